@@ -1,0 +1,86 @@
+"""The pictures of the test report, drawn with matplotlib's objects alone: no pyplot, so nothing global is touched."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+
+from .predictions import most_confident_mistakes
+
+ROWS, COLUMNS = 5, 8
+_DPI = 100
+
+
+def draw_confusion_matrix(counts: NDArray[np.int64], class_names: Sequence[str]) -> NDArray[np.uint8]:
+    """Draw counts with each row shaded by its shares, so that classes of unequal size compare.
+
+    Args:
+        counts: int64 [C, C], true classes in rows, predicted ones in columns.
+        class_names: C names.
+
+    Returns:
+        uint8 [H, W, 3]; the picture grows with the number of classes, so that counts stay readable.
+    """
+    num_classes = len(class_names)
+    total = int(counts.sum())
+    shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    side = 2.5 + (0.6 if num_classes <= 15 else 0.4) * num_classes
+    figure = Figure(figsize=(side, side), dpi=_DPI, layout="constrained")
+    axes = figure.add_subplot()
+    axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+    for (row, column), count in np.ndenumerate(counts):
+        if count:
+            color = "white" if shares[row, column] > 0.5 else "black"
+            axes.text(column, row, str(count), ha="center", va="center", color=color, fontsize=9)
+    axes.set_xticks(range(num_classes), class_names, rotation=45, ha="right", rotation_mode="anchor")
+    axes.set_yticks(range(num_classes), class_names)
+    axes.set_xlabel("predicted class")
+    axes.set_ylabel("true class")
+    axes.set_title(f"{total:,} test images, {counts.trace() / total:.2%} right\nshade: share of the row")
+    return _pixels(figure)
+
+
+def draw_mistakes(
+    images: NDArray[np.uint8],
+    labels: NDArray[np.int64],
+    probabilities: NDArray[np.float32],
+    class_names: Sequence[str],
+) -> NDArray[np.uint8]:
+    """Draw the misclassified images of which the model was most sure, row by row.
+
+    Args:
+        images: uint8 [N, H, W, 1].
+        labels: int64 [N].
+        probabilities: float32 [N, C].
+        class_names: C names.
+
+    Returns:
+        uint8 [H, W, 3]: `ROWS` x `COLUMNS` places; those without a mistake stay empty.
+    """
+    predicted = probabilities.argmax(axis=1)
+    wrong = int((predicted != labels).sum())
+    shown = most_confident_mistakes(labels, probabilities, ROWS * COLUMNS)
+    figure = Figure(figsize=(1.5 * COLUMNS, 2.0 * ROWS), dpi=_DPI, layout="constrained")
+    figure.suptitle(f"{wrong:,} of {len(labels):,} test images misclassified; the model's most confident mistakes")
+    for place, axes in enumerate(figure.subplots(ROWS, COLUMNS).flat):
+        axes.set_axis_off()
+        if place >= len(shown):
+            continue
+        index = shown[place]
+        chosen = predicted[index]
+        axes.imshow(images[index, :, :, 0], cmap="gray", vmin=0, vmax=255)
+        axes.set_title(
+            f"{class_names[labels[index]]}\n\N{RIGHTWARDS ARROW} {class_names[chosen]}\n{probabilities[index, chosen]:.1%}",
+            fontsize=10,
+        )
+    return _pixels(figure)
+
+
+def _pixels(figure: Figure) -> NDArray[np.uint8]:
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    return np.asarray(canvas.buffer_rgba())[..., :3]

@@ -1,0 +1,128 @@
+"""The settings of a training: validated when made, written to and read from a run's config.json."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from lenet_keras.data.catalogue import DEFAULT_DATASET, dataset_spec
+from lenet_keras.errors import InvalidArgument
+from lenet_keras.models.variants import (
+    ACTIVATIONS,
+    DEFAULT_DROPOUT_RATE,
+    DEFAULT_WEIGHT_DECAY,
+    POOLINGS,
+    check_choice,
+    check_dropout_rate,
+    check_weight_decay,
+    parse_reg,
+    reg_name,
+)
+
+STRATEGIES = ("auto", "one_device")
+LARGEST_SEED = 2**32 - 1
+
+# What a resumed run may change: how long it goes on, and what it shows of itself. All else would make it another run.
+CHANGEABLE = frozenset({"epochs", "histograms"})
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainConfig:
+    """Everything that a training's result depends on.
+
+    Attributes:
+        dataset: a name of `lenet_keras.data.catalogue.DATASETS`.
+        reg: the variant, as `lenet_keras.models.build_lenet5` takes it; kept as one string, "dropout+weight_decay".
+        activation, pooling, dropout_rate, weight_decay: as `build_lenet5` takes them.
+        learning_rate: Adam's, above 0. The default is the report's.
+        batch_size: images a step, 1 or more. The last, smaller batch of an epoch is left out; which images that
+            concerns changes with every epoch.
+        epochs: 1 or more.
+        validation: training images held out, 0 or more; None takes the data set's own number (5,000 of a full set).
+        early_stopping: stop when the validation loss has not fallen for this many epochs, and keep the weights of the
+            best one. None: train all epochs and keep the last weights.
+        seed: of initial weights, held-out images, order and dropout masks; 0 to 2**32 - 1.
+        strategy: a name of `STRATEGIES`, for tf.distribute.
+        histograms: whether TensorBoard gets histograms of the weights, every epoch.
+
+    Raises:
+        InvalidArgument: (a ValueError) a setting is out of its range; it names the value received.
+    """
+
+    dataset: str = DEFAULT_DATASET
+    reg: str = "none"
+    activation: str = "relu"
+    pooling: str = "max"
+    dropout_rate: float = DEFAULT_DROPOUT_RATE
+    weight_decay: float = DEFAULT_WEIGHT_DECAY
+    learning_rate: float = 1e-4
+    batch_size: int = 64
+    epochs: int = 50
+    validation: int | None = None
+    early_stopping: int | None = None
+    seed: int = 0
+    strategy: str = "auto"
+    histograms: bool = False
+
+    def __post_init__(self) -> None:
+        spec = dataset_spec(self.dataset)
+        object.__setattr__(self, "reg", reg_name(parse_reg(self.reg)))
+        if self.validation is None:
+            object.__setattr__(self, "validation", spec.default_validation)
+        check_choice("activation", self.activation, ACTIVATIONS)
+        check_choice("pooling", self.pooling, POOLINGS)
+        check_choice("strategy", self.strategy, STRATEGIES)
+        check_dropout_rate(self.dropout_rate)
+        check_weight_decay(self.weight_decay)
+        if not (math.isfinite(self.learning_rate) and self.learning_rate > 0):
+            raise InvalidArgument(f"learning_rate must be a finite number above 0. Received: {self.learning_rate!r}")
+        _check_whole("epochs", self.epochs, 1)
+        _check_whole("seed", self.seed, 0, LARGEST_SEED)
+        _check_whole("validation", self.validation, 0, spec.train_size - 1)
+        _check_whole("batch_size", self.batch_size, 1, spec.train_size - self.held_out)
+        if self.early_stopping is not None:
+            _check_whole("early_stopping", self.early_stopping, 1)
+            if not self.held_out:
+                raise InvalidArgument("early_stopping needs validation images to judge by. Received: validation=0")
+
+    @property
+    def held_out(self) -> int:
+        """The number of validation images: `validation`, resolved."""
+        assert self.validation is not None  # __post_init__ filled it in
+        return self.validation
+
+    def to_json(self) -> dict[str, Any]:
+        """Every setting by name, as JSON values."""
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_json(cls, settings: Mapping[str, Any]) -> TrainConfig:
+        """The inverse of `to_json`.
+
+        Raises:
+            InvalidArgument: a setting that this version does not know, or one out of range.
+        """
+        unknown = sorted(set(settings) - {field.name for field in dataclasses.fields(cls)})
+        if unknown:
+            raise InvalidArgument(f"unknown setting {unknown[0]!r}: written by another version of lenet-keras?")
+        return cls(**settings)
+
+    def differences(self, other: TrainConfig) -> list[str]:
+        """What keeps `other` from continuing this run: "learning_rate: 0.0001 there, 0.001 here" for each setting."""
+        here, there = other.to_json(), self.to_json()
+        return [
+            f"{name}: {there[name]} there, {here[name]} here"
+            for name in here
+            if name not in CHANGEABLE and here[name] != there[name]
+        ]
+
+
+def _check_whole(name: str, value: object, smallest: int, largest: int | None = None) -> None:
+    allowed = f"{smallest} or more" if largest is None else f"{smallest} to {largest}"
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise InvalidArgument(f"{name} must be a whole number, {allowed}. Received: {value!r}")
+    if value < smallest or (largest is not None and value > largest):
+        raise InvalidArgument(f"{name} must be {allowed}. Received: {value}")

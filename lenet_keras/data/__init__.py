@@ -1,0 +1,43 @@
+"""Data sets: what they are called, where they come from, how they are checked, and the split for validation.
+
+The names below are imported on first use, so that `lenet_keras.data.catalogue` stays free of NumPy for whoever only
+needs names.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from lenet_keras.data.arrays import Dataset, Split, hold_out
+    from lenet_keras.data.catalogue import DATASETS, DEFAULT_DATASET, SAMPLE_DATASET, DatasetSpec, dataset_spec
+    from lenet_keras.data.sources import Availability, availability, load, prepare
+
+__all__ = [
+    "DATASETS",
+    "DEFAULT_DATASET",
+    "SAMPLE_DATASET",
+    "Availability",
+    "Dataset",
+    "DatasetSpec",
+    "Split",
+    "availability",
+    "dataset_spec",
+    "hold_out",
+    "load",
+    "prepare",
+]
+
+_HOME = {
+    "arrays": ("Dataset", "Split", "hold_out"),
+    "catalogue": ("DATASETS", "DEFAULT_DATASET", "SAMPLE_DATASET", "DatasetSpec", "dataset_spec"),
+    "sources": ("Availability", "availability", "load", "prepare"),
+}
+
+
+def __getattr__(name: str) -> object:
+    for module, names in _HOME.items():
+        if name in names:
+            return getattr(importlib.import_module(f"{__name__}.{module}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,0 +1,106 @@
+"""From a trained model to a published version: written aside, tried in a fresh process, renamed into place."""
+
+from __future__ import annotations
+
+import errno
+import os
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+
+from lenet_keras.errors import InvalidArgument
+from lenet_keras.export import layout, verify
+from lenet_keras.files import sync_folder
+
+if TYPE_CHECKING:
+    import keras
+
+
+def export_model(
+    model: keras.Model, model_dir: Path, class_names: Sequence[str], images: npt.NDArray[np.uint8]
+) -> Path:
+    """Publish `model` as the next version in `model_dir`, after it ran in a fresh process and agreed with the model.
+
+    The SavedModel's `serving_default` takes `images` (float32 [N, height, width, channels], 0..255) and returns
+    `probabilities` (float32 [N, classes]), `class_id` (int64 [N]) and `class_name` (string [N]). Versions count up from
+    the largest there. The folder appears by one rename; after any failure, Ctrl-C included, there is none.
+
+    Args:
+        model: maps float32 pixels 0..255 [N, height, width, channels] to logits [N, classes].
+        model_dir: the model's folder, made if missing; versions are its numbered children.
+        class_names: one a class, in the order of the logits.
+        images: real images to compare on, uint8 0..255 [N, height, width, channels], at least one.
+
+    Returns:
+        The version folder, `<model_dir>/<version>`.
+
+    Raises:
+        InvalidArgument: images or class names do not fit the model.
+        ExportError: the files cannot be written, the fresh process failed, or its outputs differ from the model's.
+    """
+    import tensorflow as tf
+
+    from lenet_keras.export.signatures import write_saved_model
+
+    _check_request(model, class_names, images)
+    expected = verify.model_probabilities(model, images)
+    try:
+        model_dir.mkdir(parents=True, exist_ok=True)
+        # TensorFlow Serving ignores names that are not numbers.
+        with tempfile.TemporaryDirectory(dir=model_dir, prefix=".export.", ignore_cleanup_errors=True) as aside:
+            built = Path(aside, "saved_model")
+            write_saved_model(model, class_names, built)
+            feeds = {"serving_default/images": images.astype(np.float32)}
+            results = verify.run_fresh(built, feeds, Path(aside))
+            verify.check_outputs(
+                {key.removeprefix("serving_default/"): value for key, value in results.items()}, expected, class_names
+            )
+            _sync_tree(built)
+            version = _rename_to_next_version(built, model_dir)
+        sync_folder(model_dir)
+    except (OSError, tf.errors.OpError) as error:
+        cause = next(iter(str(error).splitlines()), type(error).__name__)
+        raise verify.ExportError(f"cannot export to {model_dir}: {cause}") from error
+    return version
+
+
+def _check_request(model: keras.Model, class_names: Sequence[str], images: npt.NDArray[np.uint8]) -> None:
+    image_shape, classes = tuple(model.input_shape[1:]), model.output_shape[-1]
+    if images.dtype != np.uint8 or images.shape[1:] != image_shape or len(images) == 0:
+        wanted = ", ".join(map(str, image_shape))
+        raise InvalidArgument(
+            f"images to compare on must be uint8 [N, {wanted}]. Received: {images.dtype} {list(images.shape)}"
+        )
+    if len(class_names) != classes or not all(name and "\n" not in name for name in class_names):
+        raise InvalidArgument(f"class_names must be {classes} names of one line each. Received: {list(class_names)}")
+
+
+def _sync_tree(folder: Path) -> None:
+    # TensorFlow Serving never tries a version again that failed once, so no power cut may leave a short file under the
+    # final name.
+    for path in folder.rglob("*"):
+        if path.is_file():
+            with path.open("rb") as file:
+                os.fsync(file.fileno())
+        else:
+            sync_folder(path)
+    sync_folder(folder)
+
+
+def _rename_to_next_version(built: Path, model_dir: Path) -> Path:
+    version = max(layout.versions(model_dir), default=0)
+    while True:
+        version += 1
+        target = model_dir / str(version)
+        try:
+            built.rename(target)
+        except OSError as error:
+            # Another export took this number since the folder was listed: a rename onto a folder with content fails.
+            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR):
+                raise
+        else:
+            return target

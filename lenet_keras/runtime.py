@@ -1,0 +1,94 @@
+"""How TensorFlow is set up for this process, and a record of what it runs on."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import platform
+import shlex
+import subprocess
+import sys
+from collections.abc import Iterator
+from importlib import metadata
+from pathlib import Path
+
+PACKAGES = ("lenet-keras", "tensorflow", "keras", "numpy", "tensorflow-datasets", "tensorboard")
+
+
+def load_tensorflow(verbose: bool = False) -> None:
+    """Import TensorFlow, set up for LeNet-5's size. Without effect on a TensorFlow that was imported before.
+
+    The settings are environment variables that TensorFlow reads while it is imported; what the user has set stays.
+
+    oneDNN: TensorFlow switches its kernels on by itself only on processors with AVX-512 VNNI or newer. On others
+    LeNet-5's first convolution, of one channel, is six to thirteen times slower without them (docs/speed.md).
+    Threads: at LeNet-5's size a second thread within an operation costs more than it brings (docs/speed.md).
+
+    Args:
+        verbose: leave TensorFlow's own log messages on.
+
+    Raises:
+        ImportError: TensorFlow is not installed or does not run on this processor.
+    """
+    os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
+    os.environ.setdefault("TF_NUM_INTRAOP_THREADS", "1")
+    if verbose:
+        import tensorflow  # noqa: F401
+
+        return
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    with _muted_stderr():
+        import tensorflow  # noqa: F401
+
+
+@contextlib.contextmanager
+def _muted_stderr() -> Iterator[None]:
+    # Some of TensorFlow's libraries write before they have read TF_CPP_MIN_LOG_LEVEL, from C++, past sys.stderr.
+    sys.stderr.flush()
+    kept = os.dup(2)
+    try:
+        with open(os.devnull, "wb") as sink:
+            os.dup2(sink.fileno(), 2)
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+
+
+def versions() -> dict[str, str]:
+    """The versions of Python and of the packages that a result depends on."""
+    found = {"python": platform.python_version()}
+    for package in PACKAGES:
+        try:
+            found[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:  # run from a checkout that is not installed
+            found[package] = "not installed"
+    return found
+
+
+def command() -> str:
+    """The command line of this process, to be typed again."""
+    return shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])
+
+
+def processor() -> str:
+    """The processor's name, with the number of cores that this process may use."""
+    name = platform.processor() or platform.machine()
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+        name = next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        pass
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return f"{name}, {cores} cores"
+
+
+def git_commit() -> str | None:
+    """The commit of the checkout that this package is run from, with "-dirty" for local changes; None outside of one."""
+    answer = subprocess.run(
+        ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    return answer.stdout.strip() or None

@@ -1,0 +1,151 @@
+"""From settings to a finished run folder."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import keras
+
+from lenet_keras import callbacks as tensorboard_callbacks
+from lenet_keras import runtime
+from lenet_keras.checkpoint import read_state
+from lenet_keras.config import TrainConfig
+from lenet_keras.data import Dataset, hold_out, load
+from lenet_keras.distribution import place
+from lenet_keras.errors import InvalidArgument
+from lenet_keras.files import replaced
+from lenet_keras.metrics import loss_and_accuracy, softmax
+from lenet_keras.models import build_lenet5
+from lenet_keras.run_folder import RunFolder
+from lenet_keras.training.epochs import Epochs
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """A finished run: its folder, and the content of its metrics.json."""
+
+    run_dir: Path
+    metrics: dict[str, Any]
+
+
+def train(
+    config: TrainConfig,
+    run_dir: Path,
+    *,
+    data_dir: Path | None = None,
+    resume: bool = False,
+    overwrite: bool = False,
+    callbacks: Sequence[keras.callbacks.Callback] = (),
+    notify: Callable[[str], None] = lambda line: None,
+) -> RunResult:
+    """Train a LeNet-5 variant, measure it on every image once, and leave the record of it in `run_dir`.
+
+    The test images are used once, after the training. The state is written at the end of every epoch, so an
+    interrupted training loses at most the epoch that it was in.
+
+    Args:
+        config: the settings.
+        run_dir: the run folder, which is made; see `lenet_keras.run_folder`.
+        data_dir: where the data set lies, as `lenet_keras.data.load` takes it.
+        resume: continue the run in `run_dir` behind its last finished epoch.
+        overwrite: replace the run in `run_dir`.
+        callbacks: further Keras callbacks. `on_train_batch_end` is called once for several steps, with the last one's
+            number, as under Keras's `steps_per_execution`.
+        notify: gets one-line notices: which data source, which device.
+
+    Raises:
+        InvalidArgument: `run_dir` holds a run and neither `resume` nor `overwrite` is true; or, with `resume`, none, a
+            finished one, or one with other settings.
+        LenetKerasError: the data set cannot be had, the run's files are damaged, or the loss became infinite or NaN.
+        KeyboardInterrupt: passed on; the run can be resumed.
+    """
+    folder = RunFolder(run_dir)
+    if resume:
+        _check_resumable(folder, config)
+    else:
+        folder.check_vacant(overwrite)
+    dataset = load(config.dataset, data_dir, notify)
+    placement = place(config.strategy)
+    notify(f"device: {placement.device_name} ({placement.reason})")
+    record = {
+        "data_source": dataset.source,
+        "device": placement.device_name,
+        "processor": runtime.processor(),
+        "versions": runtime.versions(),
+        "command": runtime.command(),
+        "git_commit": runtime.git_commit(),
+    }
+    if resume:
+        folder.write_config(config, record)
+    else:
+        folder.begin(config, record, overwrite)
+
+    with placement.strategy.scope():
+        model = _compiled_model(config, dataset)
+    training, validation = hold_out(dataset.train, config.held_out, config.seed)
+    epochs = Epochs(model, training, validation, config, placement.strategy)
+    if resume and folder.state.exists():
+        epochs.restore(read_state(folder.state))
+    epochs.run(folder, [tensorboard_callbacks.tensorboard(run_dir, config.histograms), *callbacks])
+
+    logits = epochs.predict(dataset.test.images)
+    metrics = {
+        "dataset": config.dataset,
+        "reg": config.reg,
+        "seed": config.seed,
+        "train": epochs.measure(training),
+        "validation": epochs.measure(validation) if len(validation) else None,
+        "test": loss_and_accuracy(logits, dataset.test.labels),
+        "epochs": len(epochs.history),
+        "best_epoch": epochs.best_epoch,
+        "parameters": model.count_params(),
+        "export": None,
+    }
+    tensorboard_callbacks.write_test_report(
+        run_dir,
+        settings={name: "off" if value is None else value for name, value in config.to_json().items()},
+        images=dataset.test.images,
+        labels=dataset.test.labels,
+        probabilities=softmax(logits).astype("float32"),
+        class_names=dataset.spec.class_names,
+        loss=metrics["test"]["loss"],
+        step=metrics["epochs"] - 1,
+    )
+    with replaced(folder.model_keras) as aside:
+        model.save(aside)
+    folder.write_metrics(metrics)
+    return RunResult(run_dir, metrics)
+
+
+def _check_resumable(folder: RunFolder, config: TrainConfig) -> None:
+    if not folder.is_run:
+        raise InvalidArgument(f"{folder.path} holds no run to resume. Begin one without --resume.")
+    differences = folder.read_config().differences(config)
+    if differences:
+        raise InvalidArgument(
+            f"{folder.path} was begun with other settings ({'; '.join(differences)}). "
+            "Resume it with its own, or name another folder with --run-dir."
+        )
+
+
+def _compiled_model(config: TrainConfig, dataset: Dataset) -> keras.Model:
+    model = build_lenet5(
+        reg=config.reg,
+        num_classes=len(dataset.spec.class_names),
+        input_shape=dataset.train.images.shape[1:],
+        activation=config.activation,
+        pooling=config.pooling,
+        dropout_rate=config.dropout_rate,
+        weight_decay=config.weight_decay,
+        seed=config.seed,
+    )
+    model.compile(
+        optimizer=keras.optimizers.Adam(config.learning_rate),
+        loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+        metrics=["accuracy"],
+    )
+    model.optimizer.build(model.trainable_variables)
+    return model

@@ -1,0 +1,36 @@
+import pytest
+
+from lenet_keras.export import layout, model_name
+
+
+@pytest.mark.parametrize(
+    ("reg", "dataset", "name"),
+    [
+        (("none",), "fashion_mnist", "lenet5_none"),
+        ((), "fashion_mnist", "lenet5_none"),
+        (("dropout", "weight_decay"), "fashion_mnist", "lenet5_dropout_weight_decay"),
+        (("none",), "mnist", "lenet5_none_mnist"),
+        (("batch_norm",), "emnist/letters", "lenet5_batch_norm_emnist_letters"),
+        (("none",), "fashion_mnist_sample", "lenet5_none_fashion_mnist_sample"),
+    ],
+)
+def test_the_name_tells_variant_and_data_set(reg, dataset, name):
+    assert model_name(reg, dataset) == name
+
+
+def test_versions_are_the_numbers_among_the_children(tmp_path):
+    for name in ["2", "10", "0003", "-4", "1.5", "v7", ".export.8", "tmp", "9" * 30, "٣"]:
+        (tmp_path / name).mkdir()
+    (tmp_path / "11").touch()
+    assert layout.versions(tmp_path) == [2, 3, 10, 11]
+    assert layout.newest_version(tmp_path) == tmp_path / "11"
+
+
+def test_no_version_is_newest_in_an_empty_folder(tmp_path):
+    assert layout.newest_version(tmp_path) is None
+
+
+def test_labels_come_back_as_they_were(tmp_path):
+    names = ("T-shirt/top", " padded ", "Ångström", "with \x85 and \u2028 inside")
+    layout.write_labels(tmp_path, names)
+    assert layout.read_labels(tmp_path) == names
