@@ -23,12 +23,12 @@ def replaced(path: Path) -> Iterator[Path]:
     aside = _beside(path)
     try:
         yield aside
-        _sync(aside)
-        os.replace(aside, path)
+        sync(aside)
+        aside.replace(path)
     except BaseException:
         aside.unlink(missing_ok=True)
         raise
-    _sync(path.parent)  # the new name too survives a power cut
+    sync(path.parent)  # the new name too survives a power cut
 
 
 def write_atomically(path: Path, content: bytes) -> None:
@@ -54,20 +54,21 @@ def built_aside(target: Path) -> Iterator[Path]:
     aside.mkdir()
     try:
         yield aside
-        os.rename(aside, target)
+        aside.rename(target)
     except BaseException:
         shutil.rmtree(aside, ignore_errors=True)
         raise
-    _sync(target.parent)
+    sync(target.parent)
 
 
-def _beside(path: Path) -> Path:
-    return path.with_name(f".{secrets.token_hex(4)}.{path.name}")
-
-
-def _sync(path: Path) -> None:
+def sync(path: Path) -> None:
+    """Make the content of the file `path`, or the names in the folder `path`, survive a power cut."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def _beside(path: Path) -> Path:
+    return path.with_name(f".{secrets.token_hex(4)}.{path.name}")

@@ -33,7 +33,7 @@ def load_tensorflow(verbose: bool = False) -> None:
     os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
     os.environ.setdefault("TF_NUM_INTRAOP_THREADS", "1")
     if verbose:
-        import tensorflow  # noqa: F401
+        import tensorflow
 
         return
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -47,7 +47,7 @@ def _muted_stderr() -> Iterator[None]:
     sys.stderr.flush()
     kept = os.dup(2)
     try:
-        with open(os.devnull, "wb") as sink:
+        with Path(os.devnull).open("wb") as sink:
             os.dup2(sink.fileno(), 2)
         yield
     finally:
@@ -84,7 +84,7 @@ def processor() -> str:
 
 
 def git_commit() -> str | None:
-    """The commit of the checkout that this package is run from, with "-dirty" for local changes; None outside of one."""
+    """The commit of the checkout that this package runs from, with "-dirty" for local changes; None outside of one."""
     answer = subprocess.run(
         ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"],
         capture_output=True,

@@ -39,8 +39,9 @@ def write_test_report(
 ) -> None:
     """Write the test results of a finished run for TensorBoard, into the run's subfolder `test`.
 
-    It holds test loss and accuracy (one more point in the charts of `train` and `validation`), the settings for the
-    HParams tab, the confusion matrix, and the most confident mistakes. A report that is there already is replaced.
+    It holds loss and accuracy, the confusion matrix and the most confident mistakes (tags `test/...`), and one session
+    for the HParams tab: the settings, with test loss and accuracy as its metrics. A report that is there already is
+    replaced.
 
     Args:
         run_dir: the run folder.
@@ -50,7 +51,7 @@ def write_test_report(
         probabilities: float32 [N, C]: the model's softmax outputs for `images`, dropout off.
         class_names: C names, in the order of the classes.
         loss: mean loss over the test images.
-        step: the place of the test point on the charts' axis of epochs (0-based).
+        step: the last epoch, counted from 0 as on the axes of the curves.
 
     Raises:
         InvalidArgument: the arrays disagree in length, there are no images, or a label is not among the classes.

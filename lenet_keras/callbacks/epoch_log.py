@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -11,18 +12,29 @@ import tensorflow as tf
 
 from .event_files import discard_from, event_files
 
+# What says how training ran, not how good the model is; TensorBoard shows them in a section of their own.
+_COURSE = frozenset({"learning_rate", "seconds", "images_per_second"})
+
 
 class EpochLog(keras.callbacks.Callback):  # type: ignore[misc]  # Keras ships no types
-    """Logs metrics after each epoch, the graph of layers at the start, and weight histograms if asked.
+    """Logs metrics after each epoch, the model's graph at the start, and weight histograms if asked.
 
-    A metric `val_x` is written to the run `validation` under the tag that `x` has in the run `train`, so that both are
-    curves of one chart. Steps are epochs counted from 0, and tags are `epoch_<metric>`, both as
-    `keras.callbacks.TensorBoard` has them. That one is not used because it leaves the events of up to two minutes in
-    memory (a whole epoch takes seconds here, so little could be watched, and a killed run would lose them), and shows
-    an epoch twice that was logged, not saved, and trained again after `--resume`.
+    Tags, at steps that are epochs counted from 0:
+
+    - `epoch/<metric>`, as `epoch/loss`: in the run `train`, and in the run `validation` for what arrives as
+      `val_<metric>`. One tag in two runs makes two curves of one chart.
+    - `training/learning_rate`, `training/images_per_second`, `training/seconds`.
+    - `weights/<layer>/<variable>`: histograms.
+
+    `keras.callbacks.TensorBoard` is not used for four reasons. It leaves the events of up to two minutes in memory: an
+    epoch takes seconds, so there would be little to watch, and a killed run would lose them. It shows an epoch twice
+    that was logged, not yet saved, and trained again on resume. Without `fit` it writes no graph of operations, and
+    the Graphs tab opens with an error. And its tags, `epoch_loss` and so on, make a section of each chart, of which
+    TensorBoard opens the first two: the loss would be out of sight.
     """
 
     def __init__(self, run_dir: Path, *, histograms: bool = False) -> None:
+        """See `lenet_keras.callbacks.tensorboard`."""
         super().__init__()
         self._run_dir = run_dir
         self._histograms = histograms
@@ -30,33 +42,36 @@ class EpochLog(keras.callbacks.Callback):  # type: ignore[misc]  # Keras ships n
         self._writers: dict[str, tf.summary.SummaryWriter] = {}
 
     def on_train_begin(self, logs: Mapping[str, Any] | None = None) -> None:  # noqa: ARG002
+        """Forget an earlier training."""
         self._first_epoch = None
         self._writers = {}
 
     def on_epoch_begin(self, epoch: int, logs: Mapping[str, Any] | None = None) -> None:  # noqa: ARG002
+        """Write the graph, unless the process that this one resumes wrote it."""
         if self._first_epoch is not None:
             return
         self._first_epoch = epoch
-        graph_is_there = epoch > 0 and event_files(self._run_dir / "train")
-        writer = self._writer("train")
-        if not graph_is_there:
-            with writer.as_default():
-                _write_graph_of_layers(self.model)
-            writer.flush()
+        if epoch == 0 or not event_files(self._run_dir / "train"):
+            with self._writer("train").as_default():
+                tf.summary.graph(_graph_of_layers(self.model))
+            self._writer("train").flush()
 
-    def on_epoch_end(self, epoch: int, logs: Mapping[str, Any] | None = None) -> None:
+    def on_epoch_end(self, epoch: int, logs: Mapping[str, float] | None = None) -> None:
+        """Write all that is known of the epoch, through to the file."""
         for name, value in (logs or {}).items():
             run = "validation" if name.startswith("val_") else "train"
+            section = "training" if name in _COURSE else "epoch"
             with self._writer(run).as_default():
-                tf.summary.scalar(f"epoch_{name.removeprefix('val_')}", value, step=epoch)
+                tf.summary.scalar(f"{section}/{name.removeprefix('val_')}", value, step=epoch)
         if self._histograms:
             with self._writer("train").as_default():
                 for weight in self.model.weights:
-                    tf.summary.histogram(weight.path, weight, step=epoch)
+                    tf.summary.histogram(f"weights/{weight.path}", weight, step=epoch)
         for writer in self._writers.values():
             writer.flush()
 
     def on_train_end(self, logs: Mapping[str, Any] | None = None) -> None:  # noqa: ARG002
+        """Close the event files."""
         for writer in self._writers.values():
             writer.close()
 
@@ -68,12 +83,17 @@ class EpochLog(keras.callbacks.Callback):  # type: ignore[misc]  # Keras ships n
         return self._writers[run]
 
 
-def _write_graph_of_layers(model: keras.Model) -> None:
-    """Write what the Graphs tab shows as the conceptual graph: one box a layer.
+def _graph_of_layers(model: keras.Model) -> tf.compat.v1.GraphDef:
+    """Trace `model` as it trains (so that dropout is in it); nothing is run and no variable changes.
 
-    TensorBoard's graph plugin takes the model's JSON under the plugin name `graph_keras_model`, version 1.
+    All operations bear the model's name as their outermost scope, a box that one would have to open to see the
+    layers. Without it the Graphs tab shows one box a layer at once.
     """
-    metadata = tf.compat.v1.SummaryMetadata()
-    metadata.plugin_data.plugin_name = "graph_keras_model"
-    metadata.plugin_data.content = b"1"
-    tf.summary.write("keras", model.to_json(), step=0, metadata=metadata)
+    images = tf.TensorSpec(model.input.shape, model.input.dtype, "images")
+    traced = tf.function(lambda images: model(images, training=True)).get_concrete_function(images)
+    graph = traced.graph.as_graph_def(add_shapes=True)
+    outermost = re.compile(rf"^(\^?){re.escape(model.name)}(_\d+)?/")  # "^" marks a control dependency
+    for node in graph.node:
+        node.name = outermost.sub(r"\1", node.name)
+        node.input[:] = [outermost.sub(r"\1", name) for name in node.input]
+    return graph

@@ -10,7 +10,8 @@ import tensorflow as tf
 
 def event_files(folder: Path) -> list[Path]:
     """Return the event files in `folder` in the order in which TensorBoard reads them: by name, which starts with the
-    time at which each was opened."""
+    time at which each was opened.
+    """
     return sorted(folder.glob("events.out.tfevents.*"))
 
 

@@ -28,16 +28,16 @@ def draw_confusion_matrix(counts: NDArray[np.int64], class_names: Sequence[str])
     num_classes = len(class_names)
     total = int(counts.sum())
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
-    side = 2.5 + (0.6 if num_classes <= 15 else 0.4) * num_classes
+    side = 1.8 + 0.46 * num_classes
     figure = Figure(figsize=(side, side), dpi=_DPI, layout="constrained")
     axes = figure.add_subplot()
     axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
     for (row, column), count in np.ndenumerate(counts):
         if count:
             color = "white" if shares[row, column] > 0.5 else "black"
-            axes.text(column, row, str(count), ha="center", va="center", color=color, fontsize=9)
-    axes.set_xticks(range(num_classes), class_names, rotation=45, ha="right", rotation_mode="anchor")
-    axes.set_yticks(range(num_classes), class_names)
+            axes.text(column, row, str(count), ha="center", va="center", color=color, fontsize=11)
+    axes.set_xticks(range(num_classes), class_names, rotation=45, ha="right", rotation_mode="anchor", fontsize=11)
+    axes.set_yticks(range(num_classes), class_names, fontsize=11)
     axes.set_xlabel("predicted class")
     axes.set_ylabel("true class")
     axes.set_title(f"{total:,} test images, {counts.trace() / total:.2%} right\nshade: share of the row")
@@ -64,7 +64,7 @@ def draw_mistakes(
     predicted = probabilities.argmax(axis=1)
     wrong = int((predicted != labels).sum())
     shown = most_confident_mistakes(labels, probabilities, ROWS * COLUMNS)
-    figure = Figure(figsize=(1.5 * COLUMNS, 2.0 * ROWS), dpi=_DPI, layout="constrained")
+    figure = Figure(figsize=(1.25 * COLUMNS, 1.85 * ROWS), dpi=_DPI, layout="constrained")
     figure.suptitle(f"{wrong:,} of {len(labels):,} test images misclassified; the model's most confident mistakes")
     for place, axes in enumerate(figure.subplots(ROWS, COLUMNS).flat):
         axes.set_axis_off()

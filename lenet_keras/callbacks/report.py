@@ -44,10 +44,10 @@ def write(
     writer = tf.summary.create_file_writer(str(folder))
     with writer.as_default(step):
         tf.summary.experimental.write_raw_pb(session_start.SerializeToString(), step=0)
-        tf.summary.scalar("epoch_loss", loss)
-        tf.summary.scalar("epoch_accuracy", np.mean(predicted == labels))
-        tf.summary.image("confusion matrix", matrix[np.newaxis])
-        tf.summary.image("most confident mistakes", mistakes[np.newaxis])
+        tf.summary.scalar("test/loss", loss)
+        tf.summary.scalar("test/accuracy", np.mean(predicted == labels))
+        tf.summary.image("test/confusion matrix", matrix[np.newaxis])
+        tf.summary.image("test/most confident mistakes", mistakes[np.newaxis])
         tf.summary.experimental.write_raw_pb(session_end.SerializeToString(), step=0)
     writer.close()
     for file in earlier:
@@ -57,10 +57,11 @@ def write(
 def _trial_id(run_dir: Path) -> str:
     """Name the run for the HParams tab, which merges runs of one name into one row.
 
-    The end of the path is what a reader knows the run by; the digits keep apart runs of two places that end alike.
+    The end of the path is what a reader knows the run by, and all that the column has room for; the digits keep apart
+    runs whose paths end alike.
     """
     path = run_dir.resolve()
-    return f"{'/'.join(path.parts[-3:])} ({hashlib.sha256(str(path).encode()).hexdigest()[:4]})"
+    return f"{'/'.join(path.parts[-2:])} ({hashlib.sha256(str(path).encode()).hexdigest()[:4]})"
 
 
 def _check(

@@ -6,8 +6,9 @@ needs names.
 
 from __future__ import annotations
 
-import importlib
 from typing import TYPE_CHECKING
+
+from lenet_keras.lazy import lazy_names
 
 if TYPE_CHECKING:
     from lenet_keras.data.arrays import Dataset, Split, hold_out
@@ -29,15 +30,11 @@ __all__ = [
     "prepare",
 ]
 
-_HOME = {
-    "arrays": ("Dataset", "Split", "hold_out"),
-    "catalogue": ("DATASETS", "DEFAULT_DATASET", "SAMPLE_DATASET", "DatasetSpec", "dataset_spec"),
-    "sources": ("Availability", "availability", "load", "prepare"),
-}
-
-
-def __getattr__(name: str) -> object:
-    for module, names in _HOME.items():
-        if name in names:
-            return getattr(importlib.import_module(f"{__name__}.{module}"), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+__getattr__ = lazy_names(
+    __name__,
+    {
+        "arrays": ["Dataset", "Split", "hold_out"],
+        "catalogue": ["DATASETS", "DEFAULT_DATASET", "SAMPLE_DATASET", "DatasetSpec", "dataset_spec"],
+        "sources": ["Availability", "availability", "load", "prepare"],
+    },
+)

@@ -57,7 +57,8 @@ def hold_out(split: Split, validation: int, seed: int) -> tuple[Split, Split]:
     if seed < 0:
         raise InvalidArgument(f"Seed: received {seed}, expected 0 or more.")
     held = np.zeros(len(split), dtype=bool)
-    lottery = np.random.PCG64(seed).random_raw(len(split))
+    # A branch of the seed's stream: the order of the first epoch is drawn from the stem.
+    lottery = np.random.PCG64(np.random.SeedSequence(seed, spawn_key=(0,))).random_raw(len(split))
     held[np.argsort(lottery, kind="stable")[:validation]] = True
     return Split(split.images[~held], split.labels[~held]), Split(split.images[held], split.labels[held])
 

@@ -89,7 +89,7 @@ def read_idx(path: Path, mend: str, sha256: str | None = None, of_gz: bool = Fal
     dimensions = 3 if "idx3" in path.name else 1
     magic = 0x0800 + dimensions
     header = 4 + 4 * dimensions
-    expect("magic number", f"{magic:08x}", content[:4].hex())
+    expect("magic number", f"{magic:08x}", content[:4].hex() or "an empty file")
     if len(content) < header:
         expect("length", f"at least {header} bytes", f"{len(content)} bytes")
     shape = struct.unpack_from(f">{dimensions}I", content, 4)

@@ -17,6 +17,7 @@ from lenet_keras.data.catalogue import DatasetSpec
 from lenet_keras.data.idx import IDX_NAMES, read_idx_folder
 from lenet_keras.errors import LenetKerasError
 
+REASON = "lenet-keras could not: "  # starts the line in which `tfds_worker` says why it failed
 _VERSION = re.compile(r"\d+\.\d+\.\d+")
 
 
@@ -80,8 +81,10 @@ def run_tfds(*arguments: str) -> None:
         check=False,
     )
     if result.returncode:
-        lines = result.stderr.strip().splitlines()
-        raise LenetKerasError(lines[-1] if lines else f"the TFDS process ended with code {result.returncode}")
+        # TensorFlow's own log lines may come before and after it.
+        lines = result.stderr.splitlines()
+        reasons = [line.removeprefix(REASON) for line in lines if line.startswith(REASON)]
+        raise LenetKerasError((reasons or lines or [f"the TFDS process ended with code {result.returncode}"])[-1])
 
 
 def _read_with_tfds(folder: Path, target: Path, mend: str) -> None:

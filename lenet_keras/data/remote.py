@@ -40,7 +40,9 @@ def site_problem(url: str, seconds: float = _SECONDS_FOR_AN_ANSWER) -> str | Non
 
 def _ask(url: str, seconds: float) -> str | None:
     try:
-        urllib.request.urlopen(urllib.request.Request(url, method="HEAD"), timeout=seconds).close()
+        request = urllib.request.Request(url, method="HEAD")
+        # An opener of its own: that of `urlopen` keeps the proxies of its first use for the whole process.
+        urllib.request.build_opener().open(request, timeout=seconds).close()
     except urllib.error.HTTPError as error:
         # 405, 501: the site is there and knows no HEAD.
         return None if error.code in (405, 501) else f"HTTP status {error.code}"

@@ -134,9 +134,7 @@ def _places(spec: DatasetSpec, data_dir: Path | None) -> list[_Place]:
             places.append(_Place("IDX files", data_dir / _idx_folder(spec), prepared=False, mend=mend))
         return places
     if spec.is_sample:
-        return [
-            _Place("sample shipped with lenet-keras", folders.SAMPLE, prepared=False, mend="reinstall lenet-keras")
-        ]
+        return [_Place("sample shipped with lenet-keras", folders.SAMPLE, prepared=False, mend="reinstall lenet-keras")]
     places = [_Place("set prepared by TFDS", folders.tfds_root(), prepared=True)]
     if spec.debian_package:
         installed = folders.DEBIAN_DATASETS / _idx_folder(spec)

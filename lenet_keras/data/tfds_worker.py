@@ -1,7 +1,7 @@
 """The part that needs TFDS and TensorFlow, run in a process of its own: `python -m lenet_keras.data.tfds_worker`.
 
 Reading with TensorFlow fixes the threads and the devices of the process for good, takes memory on a GPU and logs as it
-likes; training must be free to choose all that. The last line on stderr says why a call failed.
+likes; training must be free to choose all that. A line on stderr that starts with `REASON` says why it failed.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import numpy as np
 import tensorflow_datasets as tfds
 
 from lenet_keras.data.idx import IDX_FILES, idx_bytes
+from lenet_keras.data.prepared import REASON
 
 
 def read(folder: str, target: str) -> None:
@@ -40,7 +41,7 @@ def main() -> int:
         {"read": read, "download": download}[command](*arguments)
     except Exception as error:  # whatever TFDS, TensorFlow or the network raise, the caller gets it as one line
         reason = " ".join(str(error).split())[:300]
-        print(f"{type(error).__name__}: {reason}", file=sys.stderr)
+        print(f"{REASON}{type(error).__name__}: {reason}", file=sys.stderr)
         return 1
     return 0
 

@@ -6,6 +6,8 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
+DEFAULT_EXPORT_DIR = Path("exported_models")
+
 _DEFAULT_DATASET = "fashion_mnist"
 # TensorFlow Serving reads a version as a signed 64-bit integer; up to 18 digits always fit.
 _VERSION = re.compile("[0-9]{1,18}")

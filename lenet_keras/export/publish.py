@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import os
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,7 +13,7 @@ import numpy.typing as npt
 
 from lenet_keras.errors import InvalidArgument
 from lenet_keras.export import layout, verify
-from lenet_keras.files import sync_folder
+from lenet_keras.files import sync
 
 if TYPE_CHECKING:
     import keras
@@ -61,7 +60,7 @@ def export_model(
             )
             _sync_tree(built)
             version = _rename_to_next_version(built, model_dir)
-        sync_folder(model_dir)
+        sync(model_dir)
     except (OSError, tf.errors.OpError) as error:
         cause = next(iter(str(error).splitlines()), type(error).__name__)
         raise verify.ExportError(f"cannot export to {model_dir}: {cause}") from error
@@ -82,13 +81,8 @@ def _check_request(model: keras.Model, class_names: Sequence[str], images: npt.N
 def _sync_tree(folder: Path) -> None:
     # TensorFlow Serving never tries a version again that failed once, so no power cut may leave a short file under the
     # final name.
-    for path in folder.rglob("*"):
-        if path.is_file():
-            with path.open("rb") as file:
-                os.fsync(file.fileno())
-        else:
-            sync_folder(path)
-    sync_folder(folder)
+    for path in [*folder.rglob("*"), folder]:
+        sync(path)
 
 
 def _rename_to_next_version(built: Path, model_dir: Path) -> Path:

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from lenet_keras.lazy import lazy_names
 
 if TYPE_CHECKING:
-    from lenet_keras.models.lenet5 import build_lenet5 as build_lenet5
+    from lenet_keras.models.lenet5 import build_lenet5
 
+__all__ = ["build_lenet5"]
 
-def __getattr__(name: str) -> Any:
-    if name == "build_lenet5":
-        from lenet_keras.models.lenet5 import build_lenet5
-
-        return build_lenet5
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+__getattr__ = lazy_names(__name__, {"lenet5": ["build_lenet5"]})

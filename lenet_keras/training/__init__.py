@@ -1,17 +1,14 @@
-"""Training: `train` from settings to a finished run folder."""
+"""Training: `train`, from settings to a finished run folder."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from lenet_keras.lazy import lazy_names
 
 if TYPE_CHECKING:
-    from lenet_keras.training.run import RunResult as RunResult
-    from lenet_keras.training.run import train as train
+    from lenet_keras.training.run import RunResult, train
 
+__all__ = ["RunResult", "train"]
 
-def __getattr__(name: str) -> Any:
-    if name in ("train", "RunResult"):
-        from lenet_keras.training import run
-
-        return getattr(run, name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+__getattr__ = lazy_names(__name__, {"run": ["RunResult", "train"]})

@@ -7,7 +7,6 @@ from collections.abc import Callable
 
 import keras
 import numpy as np
-import numpy.typing as npt
 import tensorflow as tf
 
 from lenet_keras.data import Split
@@ -37,7 +36,11 @@ class TrainingLoop:
         self._images = tf.constant(split.images)
         self._labels = tf.constant(split.labels)
         self._strategy = strategy
-        self._run_steps = tf.function(self._steps)
+        # Traced now, so that the first epoch's speed is that of its steps.
+        number = tf.TensorSpec((), tf.int32)
+        self._run_steps = tf.function(self._steps).get_concrete_function(
+            tf.TensorSpec((self.size,), tf.int64), number, number
+        )
 
     def run_epoch(
         self, seed: int, epoch: int, on_steps: Callable[[int, int, dict[str, float]], None]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ from lenet_keras import runtime
 from lenet_keras.checkpoint import read_state
 from lenet_keras.config import TrainConfig
 from lenet_keras.data import Dataset, hold_out, load
+from lenet_keras.data.sources import Notify, ignore
 from lenet_keras.distribution import place
 from lenet_keras.errors import InvalidArgument
 from lenet_keras.files import replaced
@@ -39,7 +40,7 @@ def train(
     resume: bool = False,
     overwrite: bool = False,
     callbacks: Sequence[keras.callbacks.Callback] = (),
-    notify: Callable[[str], None] = lambda line: None,
+    notify: Notify = ignore,
 ) -> RunResult:
     """Train a LeNet-5 variant, measure it on every image once, and leave the record of it in `run_dir`.
 
@@ -50,21 +51,25 @@ def train(
         config: the settings.
         run_dir: the run folder, which is made; see `lenet_keras.run_folder`.
         data_dir: where the data set lies, as `lenet_keras.data.load` takes it.
-        resume: continue the run in `run_dir` behind its last finished epoch.
+        resume: continue the run in `run_dir` behind its last finished epoch. Nothing is done for a finished one,
+            unless `config` has more epochs than it was begun with.
         overwrite: replace the run in `run_dir`.
         callbacks: further Keras callbacks. `on_train_batch_end` is called once for several steps, with the last one's
             number, as under Keras's `steps_per_execution`.
         notify: gets one-line notices: which data source, which device.
 
     Raises:
-        InvalidArgument: `run_dir` holds a run and neither `resume` nor `overwrite` is true; or, with `resume`, none, a
-            finished one, or one with other settings.
+        InvalidArgument: `run_dir` holds a run and neither `resume` nor `overwrite` is true; or, with `resume`, none or
+            one with other settings.
         LenetKerasError: the data set cannot be had, the run's files are damaged, or the loss became infinite or NaN.
         KeyboardInterrupt: passed on; the run can be resumed.
     """
     folder = RunFolder(run_dir)
     if resume:
         _check_resumable(folder, config)
+        if folder.is_finished and config.epochs <= folder.read_config().epochs:
+            notify(f"{run_dir} is finished; more --epochs would continue it")
+            return RunResult(run_dir, folder.read_metrics())
     else:
         folder.check_vacant(overwrite)
     dataset = load(config.dataset, data_dir, notify)
@@ -79,12 +84,13 @@ def train(
         "git_commit": runtime.git_commit(),
     }
     if resume:
+        folder.metrics_json.unlink(missing_ok=True)  # those of a run that is now to have more epochs
         folder.write_config(config, record)
     else:
         folder.begin(config, record, overwrite)
 
     with placement.strategy.scope():
-        model = _compiled_model(config, dataset)
+        model = compiled_model(config, dataset)
     training, validation = hold_out(dataset.train, config.held_out, config.seed)
     epochs = Epochs(model, training, validation, config, placement.strategy)
     if resume and folder.state.exists():
@@ -131,7 +137,8 @@ def _check_resumable(folder: RunFolder, config: TrainConfig) -> None:
         )
 
 
-def _compiled_model(config: TrainConfig, dataset: Dataset) -> keras.Model:
+def compiled_model(config: TrainConfig, dataset: Dataset) -> keras.Model:
+    """The variant that `config` describes, for `dataset`, with its optimizer built; to be called in a strategy's scope."""
     model = build_lenet5(
         reg=config.reg,
         num_classes=len(dataset.spec.class_names),

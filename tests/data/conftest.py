@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from lenet_keras.data import folders
+from lenet_keras.data import folders, load
 
 FULL_SET = Path("/usr/share/datasets/fashion-mnist")
 
@@ -35,7 +35,7 @@ def write(folder, name, config, num_classes, splits):
             "label": tfds.features.ClassLabel(num_classes=num_classes),
         }),
         split_datasets={
-            split: [{"image": image[..., None], "label": label} for image, label in zip(images, labels)]
+            split: list(enumerate({"image": image[..., None], "label": label} for image, label in zip(images, labels)))
             for split, (images, labels) in splits.items()
         },
     )
@@ -70,10 +70,12 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture(scope="session")
 def written_by_tfds(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """`good` holds the sample and an EMNIST of 26 + 5 images, `wrong` the sample with two labels exchanged."""
+    """`good` holds the sample, also as IDX files, and an EMNIST of 26 + 5 images; `wrong` has two labels exchanged."""
     root = tmp_path_factory.mktemp("prepared")
     environment = {**os.environ, "PYTHONPATH": str(Path(folders.__file__).parents[2]), "TFDS_DATA_DIR": str(root)}
     subprocess.run([sys.executable, "-c", WRITE_PREPARED_SETS, str(root)], env=environment, check=True)
+    for file in folders.SAMPLE.glob("*.gz"):
+        shutil.copy(file, root / "good")
     return root
 
 
@@ -81,6 +83,24 @@ def written_by_tfds(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def prepared(written_by_tfds: Path, tmp_path: Path) -> Path:
     """A copy of `written_by_tfds` to do as one likes with."""
     return Path(shutil.copytree(written_by_tfds, tmp_path / "prepared"))
+
+
+@pytest.fixture(scope="session")
+def first_reading(written_by_tfds: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[str]]:
+    """The cache and the notices after the prepared sample was read once: each reading with TFDS takes seconds."""
+    cache = tmp_path_factory.mktemp("cache")
+    notices: list[str] = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(cache))
+        load("fashion_mnist_sample", written_by_tfds / "good", notices.append)
+    return cache, notices
+
+
+@pytest.fixture
+def read_before(first_reading: tuple[Path, list[str]], written_by_tfds: Path, home: Path) -> Path:
+    """The folder of the sample that TFDS prepared, which has been read in this home before."""
+    shutil.copytree(first_reading[0], home / "cache")
+    return written_by_tfds / "good"
 
 
 @pytest.fixture

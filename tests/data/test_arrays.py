@@ -7,6 +7,7 @@ import pytest
 
 from lenet_keras.data import DatasetSpec, Split, dataset_spec, hold_out
 from lenet_keras.data.arrays import canonical_order, checked_split
+from lenet_keras.data.order import epoch_order
 from lenet_keras.errors import InvalidArgument, LenetKerasError
 
 
@@ -30,10 +31,15 @@ def test_held_out_examples_and_the_rest_are_all_of_them_once() -> None:
 
 def test_what_is_held_out_is_a_function_of_the_seed_and_stays_so() -> None:
     # Written down: a training that is repeated after an update must see the same images.
-    assert hold_out(numbered(10), 3, seed=0)[1].labels.tolist() == [1, 2, 3]
+    assert hold_out(numbered(100), 5, seed=11)[1].labels.tolist() == [24, 31, 49, 52, 94]
     again = hold_out(numbered(50), 20, seed=7)[1].labels
     np.testing.assert_array_equal(hold_out(numbered(50), 20, seed=7)[1].labels, again)
     assert hold_out(numbered(50), 20, seed=8)[1].labels.tolist() != again.tolist()
+
+
+def test_what_is_held_out_has_nothing_to_do_with_the_order_of_an_epoch() -> None:
+    held = hold_out(numbered(50), 20, seed=7)[1].labels
+    assert sorted(epoch_order(7, 0, 50)[:20]) != held.tolist()
 
 
 def test_holding_out_nothing_leaves_everything_in_order() -> None:

@@ -52,7 +52,7 @@ def test_a_truncated_gzip_file_is_named(tmp_path: Path, kept: int) -> None:
     whole = (folders.SAMPLE / f"{IDX_NAMES[0]}.gz").read_bytes()
     path = tmp_path / f"{IDX_NAMES[0]}.gz"
     path.write_bytes(whole[:kept])
-    with pytest.raises(LenetKerasError, match=rf"{path}: expected .*, found.*; do this\."):
+    with pytest.raises(LenetKerasError, match=rf"{path}: .*expected .*, found.*; do this\."):
         read_idx(path, "do this")
 
 

@@ -1,0 +1,42 @@
+"""`lenet-keras data`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from lenet_keras.data.catalogue import DATASETS
+
+from . import options
+
+
+@click.group(invoke_without_command=True)
+@options.data_dir
+@click.pass_context
+def command(ctx: click.Context, data_dir: Path | None) -> None:
+    """Show the data sets and where each would come from; prepare one."""
+    if ctx.invoked_subcommand is not None:
+        return
+    from lenet_keras.data import availability
+
+    from .tables import show_table
+
+    rows = []
+    for name, spec in DATASETS.items():
+        sources = availability(name, data_dir)
+        first = next((source for source in sources if source.available), None)
+        first = first or next((source for source in sources if source.available is None), None)
+        origin = f"{first.source}: {first.detail}" if first else "nowhere"
+        rows.append([name, f"{spec.train_size:,}", f"{spec.test_size:,}", spec.num_classes, origin])
+    show_table("Data sets", ["name", "train", "test", "classes", "would come from"], rows, ["train", "test", "classes"])
+
+
+@command.command()
+@click.argument("name", type=click.Choice(list(DATASETS)))
+@options.data_dir
+def prepare(name: str, data_dir: Path | None) -> None:
+    """Fetch a data set where needed and check it, so that training starts at once."""
+    from lenet_keras.data import prepare as prepare_dataset
+
+    click.echo(prepare_dataset(name, data_dir, options.notify))

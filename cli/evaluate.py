@@ -1,0 +1,39 @@
+"""`lenet-keras evaluate`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import click
+
+from lenet_keras.data.catalogue import DATASETS
+
+from . import options
+
+
+@click.command()
+@click.argument("model", type=click.Path(exists=True, file_okay=False, path_type=Path), metavar="RUN|SAVEDMODEL")
+@click.option(
+    "--dataset",
+    type=click.Choice(list(DATASETS)),
+    help="Data set.  [default: the run's; else fashion_mnist]",
+)
+@options.data_dir
+@options.as_json
+@options.verbose
+def command(model: Path, dataset: str | None, data_dir: Path | None, as_json: bool, verbose: bool) -> None:
+    """Measure a run's model or a SavedModel on every test image, once each."""
+    from lenet_keras import runtime
+
+    runtime.load_tensorflow(verbose)
+    from lenet_keras.evaluation import evaluate
+
+    from .tables import show_metrics
+
+    result = evaluate(model, dataset, data_dir=data_dir, notify=options.notify)
+    if as_json:
+        click.echo(json.dumps(result, indent=2))
+    else:
+        title = f"{result['model']} on {result['dataset']}, {result['images']:,} images"
+        show_metrics(title, result)

@@ -1,0 +1,55 @@
+"""The command `lenet-keras`: the group that its subcommands hang from, and what an error looks like."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from typing import Any
+
+import click
+
+from lenet_keras.errors import InvalidArgument, LenetKerasError
+
+COMMANDS = ("train", "evaluate", "predict", "export", "tensorboard", "models", "data")
+
+
+class _Commands(click.Group):
+    """Imports a subcommand when it is asked for."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, name: str) -> click.Command | None:  # noqa: ARG002
+        if name not in COMMANDS:
+            return None
+        command: click.Command = importlib.import_module(f".{name}", __package__).command
+        return command
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except InvalidArgument as error:
+            raise click.UsageError(str(error)) from error
+        except LenetKerasError as error:
+            raise click.ClickException(str(error)) from error
+        except BrokenPipeError:  # the reader of our output has left; Click ends the process quietly
+            raise
+        except OSError as error:
+            raise click.ClickException(_shown(error)) from error
+        except KeyboardInterrupt:
+            click.echo("Interrupted.", err=True)
+            sys.exit(130)
+
+
+@click.group(cls=_Commands, context_settings={"show_default": True, "help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="lenet-keras", message="%(prog)s %(version)s")
+def main() -> None:
+    """Train LeNet-5 variants, compare them honestly, and export them for TensorFlow Serving.
+
+    Start with: lenet-keras train --reg weight_decay
+    """
+
+
+def _shown(error: OSError) -> str:
+    reason = error.strerror or str(error)
+    return f"{error.filename}: {reason}" if error.filename else reason

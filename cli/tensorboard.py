@@ -1,0 +1,20 @@
+"""`lenet-keras tensorboard`."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+import click
+
+
+@click.command()
+@click.argument("runs", type=click.Path(exists=True, file_okay=False, path_type=Path), default=Path("runs"))
+@click.option("--port", type=click.IntRange(0, 65535), default=6006, help="Port to listen on; 0 takes a free one.")
+@click.option("--host", default="127.0.0.1", help="Address to listen on.")
+def command(runs: Path, port: int, host: str) -> None:
+    """Show runs in TensorBoard: curves, settings, graph, confusion matrix, mistakes."""
+    arguments = ["--logdir", str(runs), "--port", str(port), "--host", host]
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    os.execv(sys.executable, [sys.executable, "-m", "tensorboard.main", *arguments])

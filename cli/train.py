@@ -1,0 +1,154 @@
+"""`lenet-keras train`."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from lenet_keras.config import STRATEGIES, TrainConfig
+from lenet_keras.data.catalogue import DATASETS
+from lenet_keras.models.variants import ACTIVATIONS, POOLINGS, REGULARISATIONS, reg_name
+
+from . import options
+
+if TYPE_CHECKING:
+    from lenet_keras.run_folder import RunFolder
+
+_DEFAULT = TrainConfig()
+
+
+@click.command()
+@click.option(
+    "--reg",
+    type=click.Choice(list(REGULARISATIONS)),
+    multiple=True,
+    default=["none"],
+    help="Regularisation; give the option again to combine several.",
+)
+@click.option("--dataset", type=click.Choice(list(DATASETS)), default=_DEFAULT.dataset, help="Data set.")
+@options.data_dir
+@click.option("--epochs", type=int, default=_DEFAULT.epochs, help="Epochs to train.")
+@click.option("--batch-size", type=int, default=_DEFAULT.batch_size, help="Images a step.")
+@click.option("--learning-rate", type=float, default=_DEFAULT.learning_rate, help="Adam's learning rate.")
+@click.option(
+    "--weight-decay",
+    type=float,
+    default=_DEFAULT.weight_decay,
+    help="For --reg weight_decay: its coefficient.",
+)
+@click.option("--dropout-rate", type=float, default=_DEFAULT.dropout_rate, help="For --reg dropout: fraction dropped.")
+@click.option("--activation", type=click.Choice(ACTIVATIONS), default=_DEFAULT.activation, help="Activation function.")
+@click.option("--pooling", type=click.Choice(POOLINGS), default=_DEFAULT.pooling, help="Pooling.")
+@click.option("--validation", type=int, help="Training images held out, 0 for none.  [default: 5000; 100 of a sample]")
+@click.option(
+    "--early-stopping",
+    type=int,
+    metavar="PATIENCE",
+    help="Stop after so many epochs without a lower validation loss; keep the best.",
+)
+@click.option("--seed", type=int, default=_DEFAULT.seed, help="Seed of weights, order, held-out images and dropout.")
+@click.option("--strategy", type=click.Choice(STRATEGIES), default=_DEFAULT.strategy, help="tf.distribute strategy.")
+@click.option("--histograms", is_flag=True, help="Show histograms of the weights in TensorBoard.")
+@click.option("--run-dir", type=options.FOLDER, help="Folder of this run.  [default: runs/DATASET/REG/SEED]")
+@click.option("--resume", is_flag=True, help="Continue this run behind its last finished epoch.")
+@click.option("--overwrite", is_flag=True, help="Replace an earlier run in the folder.")
+@options.export_dir
+@click.option("--no-export", is_flag=True, help="Leave no SavedModel.")
+@options.as_json
+@options.verbose
+def command(
+    run_dir: Path | None,
+    data_dir: Path | None,
+    resume: bool,
+    overwrite: bool,
+    export_dir: Path,
+    no_export: bool,
+    as_json: bool,
+    verbose: bool,
+    reg: tuple[str, ...],
+    **settings: Any,
+) -> None:
+    """Train a LeNet-5 variant and export it as a SavedModel.
+
+    Leaves a run folder with its settings, history, metrics, model and TensorBoard logs. The test images are used once,
+    after the training.
+    """
+    from lenet_keras import runtime
+    from lenet_keras.run_folder import RunFolder, default_run_dir
+
+    if resume and overwrite:
+        raise click.UsageError("--resume and --overwrite exclude each other.")
+    config = TrainConfig(reg=reg_name(reg), **settings)
+    folder = RunFolder(run_dir or default_run_dir(config))
+    if not resume:
+        folder.check_vacant(overwrite)
+    runtime.load_tensorflow(verbose)
+    try:
+        _train(config, folder, data_dir, resume, overwrite)
+        if not no_export:
+            _export(folder, export_dir)
+    except KeyboardInterrupt:
+        _say_how_to_go_on(folder)
+        sys.exit(130)
+    metrics = folder.read_metrics()
+    if as_json:
+        click.echo(json.dumps(metrics, indent=2))
+    else:
+        _show_result(folder, metrics)
+
+
+def _train(config: TrainConfig, folder: RunFolder, data_dir: Path | None, resume: bool, overwrite: bool) -> None:
+    from lenet_keras.training import train
+
+    from .progress import epoch_progress
+
+    with epoch_progress(config.epochs) as progress:
+        train(
+            config,
+            folder.path,
+            data_dir=data_dir,
+            resume=resume,
+            overwrite=overwrite,
+            callbacks=[progress],
+            notify=options.notify,
+        )
+
+
+def _export(folder: RunFolder, export_dir: Path) -> None:
+    from lenet_keras.export import export_run
+
+    if folder.read_metrics()["export"] is None:
+        options.notify("exporting: the SavedModel is run in a fresh process and compared with the model")
+        export_run(folder.path, export_dir)
+
+
+def _say_how_to_go_on(folder: RunFolder) -> None:
+    from lenet_keras import runtime
+
+    if folder.is_finished:
+        options.notify(f"Interrupted. The training is finished. Export it with: lenet-keras export {folder.path}")
+    elif folder.is_run:
+        line = runtime.command().replace(" --overwrite", "").replace(" --resume", "")
+        options.notify(f"Interrupted. The finished epochs are kept. Continue with: {line} --resume")
+    else:
+        options.notify("Interrupted before the training began.")
+
+
+def _show_result(folder: RunFolder, metrics: dict[str, Any]) -> None:
+    from lenet_keras.data.catalogue import dataset_spec
+
+    from .tables import show_metrics
+
+    spec = dataset_spec(metrics["dataset"])
+    caution = f" (a sample of {spec.test_size} images: no figure of the full set)" if spec.is_sample else ""
+    title = f"LeNet-5, {metrics['reg']}, {metrics['epochs']} epochs on {metrics['dataset']}{caution}"
+    show_metrics(title, metrics)
+    click.echo(f"run:     {folder.path}")
+    if metrics["export"]:
+        click.echo(f"export:  {metrics['export']}")
+    click.echo("next:    lenet-keras tensorboard")
+    click.echo(f"         lenet-keras predict --model {metrics['export'] or folder.path} IMAGE.png")
