@@ -45,8 +45,8 @@ def measure(peer: str, reg: str) -> float:
     if peer == "loop":
         size = MEASURED_STEPS * BATCH_SIZE
         loop = TrainingLoop(model, Split(train.images[:size], train.labels[:size]), BATCH_SIZE, strategy)
-        loop.run_epoch(seed=0, epoch=0, on_steps=lambda start, stop, logs: None)  # noqa: ARG005
-        return loop.run_epoch(seed=0, epoch=1, on_steps=lambda start, stop, logs: None)["images_per_second"]  # noqa: ARG005
+        loop.run_epoch(seed=0, epoch=0, on_steps=lambda start, stop, logs: None)
+        return loop.run_epoch(seed=0, epoch=1, on_steps=lambda start, stop, logs: None)["images_per_second"]
     images = train.images.astype(np.float32)
     for steps in (WARM_UP_STEPS, MEASURED_STEPS):
         begun = time.perf_counter()

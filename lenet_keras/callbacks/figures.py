@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Sequence
 
 import numpy as np
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
+from PIL import Image
 
 from .predictions import most_confident_mistakes
 
 ROWS, COLUMNS = 5, 8
 _DPI = 100
+_ARROW = "\N{RIGHTWARDS ARROW}"
 
 
 def draw_confusion_matrix(counts: NDArray[np.int64], class_names: Sequence[str]) -> NDArray[np.uint8]:
@@ -40,7 +42,7 @@ def draw_confusion_matrix(counts: NDArray[np.int64], class_names: Sequence[str])
     axes.set_yticks(range(num_classes), class_names, fontsize=11)
     axes.set_xlabel("predicted class")
     axes.set_ylabel("true class")
-    axes.set_title(f"{total:,} test images, {counts.trace() / total:.2%} right\nshade: share of the row")
+    axes.set_title(f"{total:,} test images, accuracy {counts.trace() / total:.2%}\nshade: share of the true class")
     return _pixels(figure)
 
 
@@ -59,14 +61,23 @@ def draw_mistakes(
         class_names: C names.
 
     Returns:
-        uint8 [H, W, 3]: `ROWS` x `COLUMNS` places; those without a mistake stay empty.
+        uint8 [H, W, 3]: `COLUMNS` images a row, as many rows as needed, at most `ROWS`.
     """
     predicted = probabilities.argmax(axis=1)
     wrong = int((predicted != labels).sum())
     shown = most_confident_mistakes(labels, probabilities, ROWS * COLUMNS)
-    figure = Figure(figsize=(1.25 * COLUMNS, 1.85 * ROWS), dpi=_DPI, layout="constrained")
-    figure.suptitle(f"{wrong:,} of {len(labels):,} test images misclassified; the model's most confident mistakes")
-    for place, axes in enumerate(figure.subplots(ROWS, COLUMNS).flat):
+    rows = max(1, -(-len(shown) // COLUMNS))
+    figure = Figure(figsize=(10.0, 1.8 * rows + 0.6), dpi=_DPI)
+    # Fixed margins: a layout engine would add a second for these forty axes.
+    figure.subplots_adjust(
+        left=0.005, right=0.995, bottom=0, top=1 - 1.1 / figure.get_figheight(), hspace=0.52, wspace=0.06
+    )
+    figure.suptitle(
+        f"{wrong:,} of {len(labels):,} test images misclassified\n"
+        f"most confident first: true class {_ARROW} predicted class, its probability",
+        y=1 - 0.08 / figure.get_figheight(),
+    )
+    for place, axes in enumerate(figure.subplots(rows, COLUMNS).flat):
         axes.set_axis_off()
         if place >= len(shown):
             continue
@@ -74,13 +85,13 @@ def draw_mistakes(
         chosen = predicted[index]
         axes.imshow(images[index, :, :, 0], cmap="gray", vmin=0, vmax=255)
         axes.set_title(
-            f"{class_names[labels[index]]}\n\N{RIGHTWARDS ARROW} {class_names[chosen]}\n{probabilities[index, chosen]:.1%}",
+            f"{class_names[labels[index]]}\n{_ARROW} {class_names[chosen]}\n{probabilities[index, chosen]:.1%}",
             fontsize=10,
         )
     return _pixels(figure)
 
 
 def _pixels(figure: Figure) -> NDArray[np.uint8]:
-    canvas = FigureCanvasAgg(figure)
-    canvas.draw()
-    return np.asarray(canvas.buffer_rgba())[..., :3]
+    png = io.BytesIO()
+    figure.savefig(png, format="png")
+    return np.asarray(Image.open(png).convert("RGB"))

@@ -23,9 +23,11 @@ _VERSION = re.compile(r"\d+\.\d+\.\d+")
 
 def find_prepared(name: str, root: Path) -> Path | None:
     """The newest version of the data set that lies whole under `root`; TFDS gives half-prepared ones another name."""
-    versions = [
-        info.parent for info in root.glob(f"{name}/*/dataset_info.json") if _VERSION.fullmatch(info.parent.name)
-    ]
+    try:
+        infos = list(root.glob(f"{name}/*/dataset_info.json"))
+    except OSError:  # a folder that this user may not look into holds nothing for them
+        return None
+    versions = [info.parent for info in infos if _VERSION.fullmatch(info.parent.name)]
     return max(versions, key=lambda folder: tuple(map(int, folder.name.split("."))), default=None)
 
 

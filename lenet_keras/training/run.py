@@ -138,7 +138,7 @@ def _check_resumable(folder: RunFolder, config: TrainConfig) -> None:
 
 
 def compiled_model(config: TrainConfig, dataset: Dataset) -> keras.Model:
-    """The variant that `config` describes, for `dataset`, with its optimizer built; to be called in a strategy's scope."""
+    """The variant that `config` describes, compiled for `dataset`; to be called in a strategy's scope."""
     model = build_lenet5(
         reg=config.reg,
         num_classes=len(dataset.spec.class_names),

@@ -186,6 +186,23 @@ def test_a_server_that_is_gone_is_apt_s_reason(repository: Path, tmp_path: Path)
     assert list((tmp_path / "cache").iterdir()) == []
 
 
+def test_of_what_apt_prints_the_reasons_are_chosen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # As apt does with no name server: `update` only warns and ends with 0.
+    script(
+        tmp_path / "bin",
+        "apt-get",
+        'case "$*" in\n'
+        '*update) echo "W: Failed to fetch: no name server"; echo "W: Some index files failed";;\n'
+        '*) echo "N: noise"; echo "E: no such package"; exit 100;;\n'
+        "esac >&2",
+    )
+    script(tmp_path / "bin", "dpkg-deb", "exit 1")
+    monkeypatch.setenv("PATH", str(tmp_path / "bin"), prepend=os.pathsep)
+    reason = r"^E: no such package \(apt-get update: W: Failed to fetch: no name server\)$"
+    with pytest.raises(LenetKerasError, match=reason):
+        fetch_debian_package(SAMPLE_PACKAGE, tmp_path / "cache/a-sample", ignore)
+
+
 @needs_apt
 def test_a_package_without_the_files_is_refused(repository: Path, tmp_path: Path) -> None:
     tree = tmp_path / "tree/usr/share/datasets/a-sample"

@@ -145,6 +145,20 @@ def test_preparing_what_is_there_checks_it_and_says_where(sample_copy: Path) -> 
         prepare(SAMPLE, sample_copy)
 
 
+def test_folders_that_may_not_be_looked_into_hold_nothing(home: Path) -> None:
+    home.chmod(0)
+    code = (
+        "import os; from pathlib import Path; from lenet_keras.data import availability, folders, load; "
+        f"folders.DEBIAN_DATASETS = Path({str(home / 'datasets')!r}); load({SAMPLE!r}); "
+        "os.geteuid() or os.setresuid(65534, 65534, 65534); "  # root looks into everything
+        "print([row.available for row in availability('fashion_mnist')][:3])"
+    )
+    try:
+        assert in_own_process(code) == "[False, False, False]"
+    finally:
+        home.chmod(0o700)
+
+
 def test_neither_the_sample_nor_a_set_read_before_loads_tensorflow(read_before: Path) -> None:
     for data_dir in ("None", f"Path({str(read_before)!r})"):
         code = (

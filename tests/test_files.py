@@ -1,0 +1,76 @@
+"""Files and folders that appear whole or not at all, also when the writer is killed."""
+
+import subprocess
+import sys
+
+import pytest
+
+from lenet_keras.files import built_aside, replaced, write_atomically
+
+
+def names(folder):
+    return sorted(path.name for path in folder.iterdir())
+
+
+def test_a_file_is_replaced(tmp_path):
+    path = tmp_path / "new" / "a.json"
+    write_atomically(path, b"one")
+    write_atomically(path, b"two")
+    assert path.read_bytes() == b"two"
+    assert names(path.parent) == ["a.json"]
+
+
+def test_a_failure_leaves_the_old_file_alone(tmp_path):
+    path = tmp_path / "a.keras"
+    write_atomically(path, b"old")
+    with pytest.raises(RuntimeError), replaced(path) as aside:
+        assert aside.suffix == ".keras"
+        aside.write_bytes(b"half")
+        raise RuntimeError
+    assert path.read_bytes() == b"old"
+    assert names(tmp_path) == ["a.keras"]
+
+
+def test_a_file_has_the_permissions_of_any_other(tmp_path):
+    write_atomically(tmp_path / "a", b"")
+    (tmp_path / "b").write_bytes(b"")
+    assert (tmp_path / "a").stat().st_mode == (tmp_path / "b").stat().st_mode
+
+
+def test_a_folder_appears_when_it_is_built(tmp_path):
+    target = tmp_path / "cache" / "set"
+    with built_aside(target) as aside:
+        (aside / "file").write_bytes(b"x")
+        assert not target.exists()
+        assert aside.name.startswith(".")
+    assert names(target) == ["file"]
+    assert names(target.parent) == ["set"]
+
+
+def test_a_failed_folder_leaves_nothing(tmp_path):
+    with pytest.raises(KeyboardInterrupt), built_aside(tmp_path / "set") as aside:
+        (aside / "file").write_bytes(b"x")
+        raise KeyboardInterrupt
+    assert names(tmp_path) == []
+
+
+def test_a_folder_that_is_there_is_not_touched(tmp_path):
+    (tmp_path / "set").mkdir()
+    with pytest.raises(FileExistsError), built_aside(tmp_path / "set"):
+        pass
+    assert names(tmp_path) == ["set"]
+
+
+def test_a_killed_writer_leaves_the_old_file(tmp_path):
+    path = tmp_path / "state"
+    path.write_bytes(b"old")
+    program = f"""
+import os, signal
+from pathlib import Path
+from lenet_keras.files import replaced
+with replaced(Path({str(path)!r})) as aside:
+    aside.write_bytes(b"new")
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+    assert subprocess.run([sys.executable, "-c", program], check=False).returncode == -9
+    assert path.read_bytes() == b"old"
