@@ -40,7 +40,7 @@ class TrainingState:
 
 
 def capture(variables: Sequence[keras.Variable]) -> Arrays:
-    """A copy of the values of `variables`, by their position and path (a path alone need not be unique)."""
+    """A copy of the values of `variables`, by their position and name (a name alone is not unique)."""
     return {_key(i, variable): variable.numpy().copy() for i, variable in enumerate(variables)}
 
 
@@ -95,7 +95,8 @@ def read_state(path: Path) -> TrainingState:
 
 
 def _key(position: int, variable: keras.Variable) -> str:
-    return f"{position:03d}:{variable.path}"
+    # Not its path: Keras numbers the optimizers and seed generators of a process in it.
+    return f"{position:03d}:{variable.name}"
 
 
 def _under(prefix: str, arrays: Arrays) -> Arrays:

@@ -26,11 +26,10 @@ class EpochLog(keras.callbacks.Callback):  # type: ignore[misc]  # Keras ships n
     - `training/learning_rate`, `training/images_per_second`, `training/seconds`.
     - `weights/<layer>/<variable>`: histograms.
 
-    `keras.callbacks.TensorBoard` is not used for four reasons. It leaves the events of up to two minutes in memory: an
-    epoch takes seconds, so there would be little to watch, and a killed run would lose them. It shows an epoch twice
-    that was logged, not yet saved, and trained again on resume. Without `fit` it writes no graph of operations, and
-    the Graphs tab opens with an error. And its tags, `epoch_loss` and so on, make a section of each chart, of which
-    TensorBoard opens the first two: the loss would be out of sight.
+    `keras.callbacks.TensorBoard` is not used for three reasons. It shows an epoch twice that was logged, not yet saved,
+    and trained again on resume. Without `fit` it writes no graph of operations, and the Graphs tab opens with an
+    error. And its tags, `epoch_loss` and so on, make a section of each chart, of which TensorBoard opens the first
+    two: the loss would be out of sight.
     """
 
     def __init__(self, run_dir: Path, *, histograms: bool = False) -> None:
@@ -54,10 +53,9 @@ class EpochLog(keras.callbacks.Callback):  # type: ignore[misc]  # Keras ships n
         if epoch == 0 or not event_files(self._run_dir / "train"):
             with self._writer("train").as_default():
                 tf.summary.graph(_graph_of_layers(self.model))
-            self._writer("train").flush()
 
     def on_epoch_end(self, epoch: int, logs: Mapping[str, float] | None = None) -> None:
-        """Write all that is known of the epoch, through to the file."""
+        """Write all that is known of the epoch. TensorFlow flushes a writer each time it leaves `as_default`."""
         for name, value in (logs or {}).items():
             run = "validation" if name.startswith("val_") else "train"
             section = "training" if name in _COURSE else "epoch"
@@ -67,8 +65,6 @@ class EpochLog(keras.callbacks.Callback):  # type: ignore[misc]  # Keras ships n
             with self._writer("train").as_default():
                 for weight in self.model.weights:
                     tf.summary.histogram(f"weights/{weight.path}", weight, step=epoch)
-        for writer in self._writers.values():
-            writer.flush()
 
     def on_train_end(self, logs: Mapping[str, Any] | None = None) -> None:  # noqa: ARG002
         """Close the event files."""

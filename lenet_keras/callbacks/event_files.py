@@ -2,38 +2,43 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import time
 from pathlib import Path
 
 import tensorflow as tf
 
+_FRAME = 16  # bytes of a TFRecord beside its content: a length of 8, and two checksums of 4
+
 
 def event_files(folder: Path) -> list[Path]:
     """Return the event files in `folder` in the order in which TensorBoard reads them: by name, which starts with the
-    time at which each was opened.
+    second in which each was opened.
     """
     return sorted(folder.glob("events.out.tfevents.*"))
 
 
 def discard_from(folder: Path, step: int) -> None:
-    """Have readers forget what the files now in `folder` say of `step` and later steps; then open a new one.
+    """Cut from the files in `folder` what they say of `step` and later steps, and what a killed process left half
+    written. Call it before opening a new file there.
 
     A process that was killed may have logged an epoch that the resumed one trains again. TensorFlow's own word for
-    this is a session log of status START: TensorBoard's reader in Python drops all it has read from that step on, in
-    a server that is running too. (Its faster reader in Rust needs no such word: a step written again replaces the
-    old one and all after it.) Nothing is rewritten, so a process killed here does no harm.
+    "forget what came before", a session log of status START, is heeded by TensorBoard's server but not by its
+    `EventAccumulator`, with which scripts read logs. A file's steps only grow, so its end is cut off and no more.
     """
-    earlier = event_files(folder)
-    if not earlier:
-        return
-    # The name sorts after the earlier files and, once the second in which they were opened is over, before new ones.
-    opened = int(earlier[-1].name.split(".")[3])
-    time.sleep(min(1.0, max(0.0, opened + 1 - time.time())))
-    version = tf.compat.v1.Event(wall_time=time.time(), file_version="brain.Event:2")
-    start = tf.compat.v1.Event(
-        wall_time=time.time(), step=step, session_log=tf.compat.v1.SessionLog(status=tf.compat.v1.SessionLog.START)
-    )
-    with tf.io.TFRecordWriter(f"{earlier[-1]}.restart") as file:
-        # Twice: the first start that a reader meets only opens a session, and what came before it is kept.
-        for event in (version, start, start):
-            file.write(event.SerializeToString())
+    for file in event_files(folder):
+        kept = 0
+        with contextlib.suppress(tf.errors.DataLossError):  # the last record is not whole
+            for record in tf.data.TFRecordDataset(str(file)).as_numpy_iterator():
+                if tf.compat.v1.Event.FromString(record).step >= step:
+                    break
+                kept += len(record) + _FRAME
+        if kept:
+            os.truncate(file, kept)
+        else:
+            file.unlink()
+    if left := event_files(folder):
+        # Two files of one second might be read in the wrong order.
+        opened = int(left[-1].name.split(".")[3])
+        time.sleep(min(1.0, max(0.0, opened + 1 - time.time())))

@@ -14,7 +14,7 @@ from tensorboard.plugins.hparams import api_pb2
 from tensorboard.plugins.hparams import summary as hparams_summary
 
 from ..errors import InvalidArgument
-from .event_files import discard_from, event_files
+from .event_files import event_files
 from .figures import draw_confusion_matrix, draw_mistakes
 from .predictions import confusion_matrix
 
@@ -40,7 +40,6 @@ def write(
 
     folder = run_dir / "test"
     earlier = event_files(folder)
-    discard_from(folder, 0)  # for a TensorBoard that is running and has read them
     writer = tf.summary.create_file_writer(str(folder))
     with writer.as_default(step):
         tf.summary.experimental.write_raw_pb(session_start.SerializeToString(), step=0)

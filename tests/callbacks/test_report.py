@@ -101,10 +101,8 @@ def test_writing_again_replaces_the_report(tmp_path, series):
     assert len(series(tmp_path / "test", "test/confusion matrix")) == 1
     (row,) = rows_of_hparams_tab(tmp_path)
     assert row.hparams["reg"].string_value == "dropout"
-    left = {path.name for path in (tmp_path / "test").iterdir()}
-    assert not left & first
-    assert len([name for name in left if name.endswith(".v2")]) == 1
-    assert len(left) == 2
+    (left,) = (tmp_path / "test").iterdir()
+    assert left.name not in first
 
 
 def test_wrong_arrays_are_refused_and_leave_nothing(tmp_path):

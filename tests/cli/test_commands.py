@@ -1,0 +1,117 @@
+"""The commands that look at what training left, and those that only tell."""
+
+import json
+import re
+import signal
+import subprocess
+import urllib.request
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from lenet_keras.data import DATASETS, load
+
+RUN = "runs/fashion_mnist_sample/weight_decay/0"
+EXPORT = "exported_models/lenet5_weight_decay_fashion_mnist_sample"
+
+
+@pytest.mark.parametrize("model", [RUN, EXPORT, f"{EXPORT}/1"])
+def test_evaluate_repeats_the_test_metrics(run, trained, model):
+    work, _ = trained
+    process = run("evaluate", model, "--dataset", "fashion_mnist_sample", "--json", cwd=work)
+    assert process.returncode == 0, process.stderr
+    expected = json.loads((work / RUN / "metrics.json").read_text())["test"]
+    assert json.loads(process.stdout)["test"] == pytest.approx(expected, rel=1e-5)
+
+
+def test_evaluate_shows_a_table(run, trained):
+    process = run("evaluate", RUN, cwd=trained[0])
+    assert re.search(r"test +\d\.\d{4} +\d+\.\d\d %", process.stdout)
+    assert "500 images" in process.stdout
+
+
+def test_export_counts_versions_up(run, trained):
+    work, _ = trained
+    process = run("export", RUN, "--export-dir", "elsewhere", cwd=work)
+    assert process.stdout.strip() == "elsewhere/lenet5_weight_decay_fashion_mnist_sample/1"
+    again = run("export", RUN, "--export-dir", "elsewhere", "--json", cwd=work)
+    assert json.loads(again.stdout) == {"export": "elsewhere/lenet5_weight_decay_fashion_mnist_sample/2"}
+
+
+def test_predict_names_classes_and_warns_of_inverted_pictures(run, trained, tmp_path):
+    work, _ = trained
+    pixels = load("fashion_mnist_sample").test.images[0, :, :, 0]
+    Image.fromarray(pixels).save(tmp_path / "straight.png")
+    Image.fromarray(255 - pixels).save(tmp_path / "inverted.png")
+    process = run("predict", tmp_path / "straight.png", tmp_path / "inverted.png", "--json", cwd=work)
+    assert process.returncode == 0, process.stderr
+    straight, inverted = json.loads(process.stdout)
+    assert straight["class"] in DATASETS["fashion_mnist"].class_names
+    assert straight["probability"] == max(straight["probabilities"].values())
+    assert (straight["looks_inverted"], inverted["looks_inverted"]) == (False, True)
+    assert process.stderr.splitlines() == [
+        f"{tmp_path / 'inverted.png'} looks inverted: the data set's background is black. Try --invert."
+    ]
+
+    undone = run("predict", tmp_path / "inverted.png", "--invert", "--model", RUN, cwd=work)
+    assert re.search(rf"inverted.png +{re.escape(straight['class'])} +\d+\.\d %", undone.stdout)
+    assert undone.stderr == ""
+
+
+def test_predict_refuses_what_is_no_picture(run, trained, tmp_path):
+    (tmp_path / "text.png").write_text("not a picture")
+    process = run("predict", tmp_path / "text.png", cwd=trained[0])
+    assert process.returncode == 2
+    assert str(tmp_path / "text.png") in process.stderr.splitlines()[-1]
+
+
+def test_predict_without_a_model_says_what_to_do(run, tmp_path):
+    Image.fromarray(np.zeros((28, 28), np.uint8)).save(tmp_path / "a.png")
+    process = run("predict", "a.png", cwd=tmp_path)
+    assert process.returncode == 1
+    assert "Train one" in process.stderr
+
+
+def test_models_lists_the_variants_and_the_layers_of_one(run, tmp_path):
+    listed = run("models", cwd=tmp_path).stdout
+    for reg in ("none", "dropout", "batch_norm", "weight_decay"):
+        assert reg in listed
+    layers = run("models", "dropout", cwd=tmp_path).stdout
+    assert "61,706 parameters" in layers
+    assert re.search(r"c3 +Conv2D +10x10x16 +2,416", layers)
+
+
+def test_data_shows_every_set_and_where_it_would_come_from(run, tmp_path):
+    lines = run("data", cwd=tmp_path).stdout.splitlines()
+    for name in DATASETS:
+        assert any(line.split()[:1] == [name] for line in lines)
+    assert any(re.search(r"fashion_mnist_sample +500 +500 +10 +sample shipped", line) for line in lines)
+
+
+def test_data_prepare_checks_a_set_and_tells_its_folder(run, tmp_path):
+    process = run("data", "prepare", "fashion_mnist_sample", cwd=tmp_path)
+    assert process.returncode == 0
+    assert process.stdout.strip().endswith("fashion_mnist_sample")
+
+
+def test_tensorboard_serves_the_runs(lenet_keras, trained):
+    work, _ = trained
+    process = subprocess.Popen(
+        [lenet_keras, "tensorboard", "--port", "0"], cwd=work, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    try:
+        address = next(found[0] for line in process.stderr if (found := re.search(r"http://\S+", line)))
+        direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+        with direct.open(f"{address}data/runs", timeout=60) as answer:
+            runs = set(json.load(answer))
+        assert {f"fashion_mnist_sample/weight_decay/0/{run}" for run in ("train", "validation", "test")} <= runs
+    finally:
+        process.send_signal(signal.SIGINT)
+        process.communicate(timeout=60)
+
+
+def test_tensorboard_without_runs_says_so(run, tmp_path):
+    process = run("tensorboard", cwd=tmp_path)
+    assert process.returncode == 2
+    assert "'runs' does not exist" in process.stderr

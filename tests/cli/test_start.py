@@ -1,0 +1,73 @@
+"""Help, version and completion: quick, and without TensorFlow."""
+
+import os
+import subprocess
+import sys
+import time
+
+import click
+import pytest
+from lenet_keras_cli.main import COMMANDS, main
+
+HEAVY = {"tensorflow", "keras", "numpy", "rich", "tensorflow_datasets", "PIL", "matplotlib"}
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["--version"], *([name, "--help"] for name in COMMANDS)])
+def test_help_and_version_import_nothing_heavy(arguments):
+    program = f"""
+import sys
+from lenet_keras_cli.main import main
+try:
+    main({arguments!r})
+finally:
+    print(*{{name.split(".")[0] for name in sys.modules}} & {HEAVY!r}, file=sys.stderr)
+"""
+    answer = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert answer.stderr.split() == []
+    assert answer.stdout
+
+
+@pytest.mark.parametrize("complete", [False, True])
+def test_help_and_completion_return_in_half_a_second(lenet_keras, complete):
+    environment = dict(os.environ)
+    if complete:
+        environment |= {
+            "_LENET_KERAS_COMPLETE": "bash_complete",
+            "COMP_WORDS": "lenet-keras train --reg w",
+            "COMP_CWORD": "3",
+        }
+    seconds = []
+    for _ in range(5):  # the quickest: others wait for the processor on a busy machine
+        begun = time.perf_counter()
+        answer = subprocess.run([lenet_keras, "--help"], env=environment, capture_output=True, text=True, check=True)
+        seconds.append(time.perf_counter() - begun)
+    assert min(seconds) < 0.5
+    assert ("weight_decay" if complete else "Usage") in answer.stdout
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_and_option_has_help(name):
+    command = main.get_command(click.Context(main), name)
+    assert command.help
+    for parameter in command.params:
+        if isinstance(parameter, click.Option):
+            assert parameter.help, parameter.name
+
+
+def test_every_default_of_train_stands_in_its_help(run, tmp_path):
+    text = " ".join(run("train", "--help", cwd=tmp_path).stdout.split())
+    for default in (
+        "none",
+        "fashion_mnist",
+        "50",
+        "64",
+        "0.0001",
+        "0.001",
+        "0.25",
+        "relu",
+        "max",
+        "auto",
+        "5000",
+        "runs/DATASET/REG/SEED",
+    ):
+        assert f"[default: {default}" in text

@@ -1,0 +1,159 @@
+"""`lenet-keras train` as a user sees it."""
+
+import json
+import os
+import pty
+import re
+import signal
+import subprocess
+
+import numpy as np
+import pytest
+
+from lenet_keras.checkpoint import read_state
+
+SAMPLE = ("--dataset", "fashion_mnist_sample")
+
+
+def test_training_ends_with_table_folder_export_and_next_commands(trained):
+    work, process = trained
+    assert process.returncode == 0, process.stderr
+    run_dir, export = (
+        "runs/fashion_mnist_sample/weight_decay/0",
+        "exported_models/lenet5_weight_decay_fashion_mnist_sample/1",
+    )
+    assert (work / run_dir / "metrics.json").is_file()
+    assert (work / export / "saved_model.pb").is_file()
+    metrics = json.loads((work / run_dir / "metrics.json").read_text())
+    for split in ("train", "validation", "test"):
+        assert re.search(
+            rf"{split} +{metrics[split]['loss']:.4f} +{100 * metrics[split]['accuracy']:.2f} %", process.stdout
+        )
+    for line in (
+        f"run:     {run_dir}",
+        f"export:  {export}",
+        "lenet-keras tensorboard",
+        f"lenet-keras predict --model {export} IMAGE.png",
+    ):
+        assert line in process.stdout
+    assert "no figure of the full set" in process.stdout
+
+
+def test_without_a_terminal_there_is_one_line_an_epoch_and_no_noise(trained):
+    _, process = trained
+    lines = process.stderr.splitlines()
+    assert lines[0].startswith("fashion_mnist_sample: sample shipped with lenet-keras")
+    assert lines[1].startswith("device: ")
+    assert [line[:10] for line in lines[2:4]] == ["epoch 1/2:", "epoch 2/2:"]
+    assert lines[4].startswith("exporting: ")
+    assert len(lines) == 5
+    assert "\x1b" not in process.stderr + process.stdout
+
+
+def test_json_is_alone_on_stdout(run, tmp_path):
+    process = run("train", *SAMPLE, "--epochs", "1", "--json", "--no-export", cwd=tmp_path)
+    metrics = json.loads(process.stdout)
+    assert set(metrics["test"]) == {"loss", "accuracy"}
+    assert 0 <= metrics["test"]["accuracy"] <= 1
+    assert metrics["dataset"] == "fashion_mnist_sample"
+    assert metrics["export"] is None
+    assert not (tmp_path / "exported_models").exists()
+
+
+def test_the_same_seed_gives_the_same_weights_in_another_process(run, trained, tmp_path):
+    again = run("train", *SAMPLE, "--epochs", "2", "--reg", "weight_decay", "--no-export", cwd=tmp_path)
+    assert again.returncode == 0
+    first, second = (
+        read_state(folder / "runs/fashion_mnist_sample/weight_decay/0/state.npz") for folder in (trained[0], tmp_path)
+    )
+    assert first.variables.keys() == second.variables.keys()
+    for name, value in first.variables.items():
+        np.testing.assert_array_equal(second.variables[name], value)
+
+
+def test_a_terminal_gets_bars(lenet_keras, tmp_path):
+    terminal, inner = pty.openpty()
+    process = subprocess.Popen(
+        [lenet_keras, "train", *SAMPLE, "--epochs", "1", "--no-export", "--json"],
+        cwd=tmp_path, stderr=inner, stdout=subprocess.DEVNULL, env={**os.environ, "TERM": "xterm", "COLUMNS": "120"},
+    )  # fmt: skip
+    os.close(inner)
+    shown = b""
+    while True:
+        try:
+            shown += os.read(terminal, 4096)
+        except OSError:  # the other side has closed
+            break
+    os.close(terminal)
+    assert process.wait() == 0
+    assert "1/1" in shown.decode()
+    assert "━" in shown.decode()
+    assert "epoch 1/1:" not in shown.decode()
+
+
+def test_an_earlier_run_is_kept_and_the_message_says_how_to_go_on(run, trained):
+    work, _ = trained
+    process = run("train", *SAMPLE, "--epochs", "2", "--reg", "weight_decay", cwd=work)
+    assert process.returncode == 2
+    assert "--resume" in process.stderr
+    assert "--overwrite" in process.stderr
+    assert process.stdout == ""
+
+
+@pytest.mark.parametrize("when", [b"epoch 1/", b"epoch 3/"])
+def test_ctrl_c_keeps_finished_epochs_and_says_how_to_resume(lenet_keras, run, tmp_path, when):
+    arguments = ["train", *SAMPLE, "--no-export", "--epochs"]
+    process = subprocess.Popen([lenet_keras, *arguments, "2000"], cwd=tmp_path, stderr=subprocess.PIPE)
+    for line in process.stderr:
+        if line.startswith(when):
+            break
+    process.send_signal(signal.SIGINT)
+    rest = process.stderr.read().decode()
+    assert process.wait() == 130
+    assert "Traceback" not in rest
+    assert rest.splitlines()[-1].endswith(
+        "lenet-keras train --dataset fashion_mnist_sample --no-export --epochs 2000 --resume"
+    )
+
+    history = tmp_path / "runs/fashion_mnist_sample/none/0/history.csv"
+    finished = len(history.read_text().splitlines()) - 1 if history.exists() else 0
+    assert finished >= int(when[6:7]) - 1  # the line of an epoch comes before its state is written
+    resumed = run(*arguments, str(finished + 1), "--resume", cwd=tmp_path)
+    assert resumed.returncode == 0
+    assert f"epoch {finished + 1}/{finished + 1}:" in resumed.stderr
+    assert len(history.read_text().splitlines()) == finished + 2
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (["--reg", "l1"], 2, "'l1' is not one of"),
+        (["--reg", "none", "--reg", "dropout"], 2, "'none' cannot be combined"),
+        (["--epochs", "0"], 2, "epochs must be 1 or more. Received: 0"),
+        (["--batch-size", "401"], 2, "batch_size must be 1 to 400. Received: 401"),
+        (["--learning-rate", "nan"], 2, "learning_rate must be a finite number above 0. Received: nan"),
+        (["--validation", "500"], 2, "validation must be 0 to 499. Received: 500"),
+        (["--dropout-rate", "1"], 2, "dropout_rate must lie in [0, 1)"),
+        (["--resume", "--overwrite"], 2, "--resume and --overwrite exclude each other"),
+        (["--resume"], 2, "holds no run to resume"),
+        (["--data-dir", "nowhere"], 1, "nowhere"),
+        (["--run-dir", "."], 2, ". is there and is no run folder"),
+    ],
+)
+def test_bad_input_gets_one_line_and_leaves_nothing(run, tmp_path, arguments, code, message):
+    (tmp_path / "notes.txt").touch()
+    process = run("train", *SAMPLE, *arguments, cwd=tmp_path)
+    assert process.returncode == code
+    assert message in process.stderr.splitlines()[-1]
+    assert process.stderr.splitlines()[-1].startswith("Error: ")
+    assert "Traceback" not in process.stderr
+    assert process.stdout == ""
+    assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
+
+
+def test_a_folder_that_cannot_be_written_to_is_named(run, tmp_path):
+    (tmp_path / "runs").write_text("a file, not a folder")
+    process = run("train", *SAMPLE, "--epochs", "1", cwd=tmp_path)
+    assert process.returncode == 1
+    assert "runs" in process.stderr.splitlines()[-1]
+    assert "Traceback" not in process.stderr
