@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from lenet_keras.data.catalogue import dataset_spec
-from lenet_keras.errors import LenetKerasError
+from lenet_keras.errors import LenetKerasError, first_line
 from lenet_keras.export.load import load_exported
 from lenet_keras.metrics import softmax
 from lenet_keras.run_folder import RunFolder
@@ -74,7 +74,7 @@ def load_run_model(folder: RunFolder) -> keras.Model:
     try:
         return keras.saving.load_model(folder.model_keras, safe_mode=True)
     except (OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile) as error:
-        cause = next(iter(str(error).splitlines()), type(error).__name__)
+        cause = first_line(error)
         raise LenetKerasError(
             f"{folder.model_keras} is damaged ({cause}). Train the run again with --overwrite."
         ) from error

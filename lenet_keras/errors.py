@@ -7,3 +7,8 @@ class LenetKerasError(Exception):
 
 class InvalidArgument(LenetKerasError, ValueError):
     """The request itself was wrong: a name that does not exist, a number out of range."""
+
+
+def first_line(error: BaseException) -> str:
+    """What `error` says, in one line: the first of its message, or its type where it has none."""
+    return next(iter(str(error).splitlines()), type(error).__name__)

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageChops, ImageOps, UnidentifiedImageError
 
-from lenet_keras.errors import InvalidArgument, LenetKerasError
+from lenet_keras.errors import InvalidArgument, LenetKerasError, first_line
 
 # The mean of a picture's outermost pixels above which `looks_inverted` is set. The data sets have a black background.
 _BRIGHT_BORDER = 96
@@ -87,7 +87,7 @@ def _read_grey(path: Path) -> Image.Image:
                 f"{path} has more than {Image.MAX_IMAGE_PIXELS} pixels, the most that is read: scale it down"
             ) from error
         except Exception as error:  # damage shows as OSError, SyntaxError, ValueError, struct.error and more
-            cause = next(iter(str(error).splitlines()), type(error).__name__)
+            cause = first_line(error)
             raise InvalidArgument(f"{path} is damaged or cut off: {cause}") from error
 
 

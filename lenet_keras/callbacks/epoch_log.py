@@ -26,10 +26,10 @@ class EpochLog(keras.callbacks.Callback):  # type: ignore[misc]  # Keras ships n
     - `training/learning_rate`, `training/images_per_second`, `training/seconds`.
     - `weights/<layer>/<variable>`: histograms.
 
-    `keras.callbacks.TensorBoard` is not used for three reasons. It shows an epoch twice that was logged, not yet saved,
-    and trained again on resume. Without `fit` it writes no graph of operations, and the Graphs tab opens with an
-    error. And its tags, `epoch_loss` and so on, make a section of each chart, of which TensorBoard opens the first
-    two: the loss would be out of sight.
+    `keras.callbacks.TensorBoard` is not used for three reasons. An epoch that was logged, not yet saved, and trained
+    again on resume, it leaves in the logs twice. Without `fit` it writes no graph of operations, and the Graphs tab
+    opens with an error. And its tags, `epoch_loss` and so on, make a section of each chart, of which TensorBoard opens
+    the first two: the loss would be out of sight.
     """
 
     def __init__(self, run_dir: Path, *, histograms: bool = False) -> None:

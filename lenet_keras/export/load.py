@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from lenet_keras.errors import InvalidArgument, LenetKerasError
+from lenet_keras.errors import InvalidArgument, LenetKerasError, first_line
 from lenet_keras.export import layout
 
 
@@ -107,5 +107,5 @@ def _version_folder(path: Path) -> Path:
 
 
 def _damaged(folder: Path, error: Exception) -> LenetKerasError:
-    cause = next(iter(str(error).splitlines()), type(error).__name__)
+    cause = first_line(error)
     return LenetKerasError(f"{folder} is damaged ({cause}); remove it or export the model again")

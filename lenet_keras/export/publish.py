@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from lenet_keras.errors import InvalidArgument
+from lenet_keras.errors import InvalidArgument, first_line
 from lenet_keras.export import layout, verify
 from lenet_keras.files import sync
 
@@ -62,7 +62,7 @@ def export_model(
             version = _rename_to_next_version(built, model_dir)
         sync(model_dir)
     except (OSError, tf.errors.OpError) as error:
-        cause = next(iter(str(error).splitlines()), type(error).__name__)
+        cause = first_line(error)
         raise verify.ExportError(f"cannot export to {model_dir}: {cause}") from error
     return version
 
