@@ -22,7 +22,8 @@ def load_tensorflow(verbose: bool = False) -> None:
 
     oneDNN: TensorFlow switches its kernels on by itself only on processors with AVX-512 VNNI or newer. On others
     LeNet-5's first convolution, of one channel, is six to thirteen times slower without them (docs/speed.md).
-    Threads: at LeNet-5's size a second thread within an operation costs more than it brings (docs/speed.md).
+    Threads: one within an operation, so that the bits of a result do not depend on the number of cores. LeNet-5's
+    operations are so small that a second one brings little or nothing (docs/speed.md).
 
     Args:
         verbose: leave TensorFlow's own log messages on.
