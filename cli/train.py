@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -82,6 +83,7 @@ def command(
 
     if resume and overwrite:
         raise click.UsageError("--resume and --overwrite exclude each other.")
+    _refuse_idle_options(reg)
     config = TrainConfig(reg=reg_name(reg), **settings)
     folder = RunFolder(run_dir or default_run_dir(config))
     if not resume:
@@ -99,6 +101,14 @@ def command(
         click.echo(json.dumps(metrics, indent=2))
     else:
         _show_result(folder, metrics)
+
+
+def _refuse_idle_options(reg: tuple[str, ...]) -> None:
+    # Given without its regularisation, an option would silently do nothing.
+    for parameter, needed in (("weight_decay", "weight_decay"), ("dropout_rate", "dropout")):
+        given = click.get_current_context().get_parameter_source(parameter) is click.core.ParameterSource.COMMANDLINE
+        if given and needed not in reg:
+            raise click.UsageError(f"--{parameter.replace('_', '-')} does nothing without --reg {needed}.")
 
 
 def _train(config: TrainConfig, folder: RunFolder, data_dir: Path | None, resume: bool, overwrite: bool) -> None:
@@ -127,13 +137,12 @@ def _export(folder: RunFolder, export_dir: Path) -> None:
 
 
 def _say_how_to_go_on(folder: RunFolder) -> None:
-    from lenet_keras import runtime
-
     if folder.is_finished:
         options.notify(f"Interrupted. The training is finished. Export it with: lenet-keras export {folder.path}")
     elif folder.is_run:
-        line = runtime.command().replace(" --overwrite", "").replace(" --resume", "")
-        options.notify(f"Interrupted. The finished epochs are kept. Continue with: {line} --resume")
+        same = [word for word in sys.argv[1:] if word not in ("--overwrite", "--resume")]
+        line = shlex.join(["lenet-keras", *same, "--resume"])
+        options.notify(f"Interrupted. The finished epochs are kept. Continue with: {line}")
     else:
         options.notify("Interrupted before the training began.")
 
@@ -150,5 +159,6 @@ def _show_result(folder: RunFolder, metrics: dict[str, Any]) -> None:
     click.echo(f"run:     {folder.path}")
     if metrics["export"]:
         click.echo(f"export:  {metrics['export']}")
-    click.echo("next:    lenet-keras tensorboard")
+    shown = "" if folder.path.parts[0] == "runs" else f" {folder.path}"
+    click.echo(f"next:    lenet-keras tensorboard{shown}")
     click.echo(f"         lenet-keras predict --model {metrics['export'] or folder.path} IMAGE.png")

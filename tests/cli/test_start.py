@@ -7,6 +7,7 @@ import time
 
 import click
 import pytest
+
 from lenet_keras_cli.main import COMMANDS, main
 
 HEAVY = {"tensorflow", "keras", "numpy", "rich", "tensorflow_datasets", "PIL", "matplotlib"}
