@@ -10,7 +10,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from .event_files import discard_from, event_files
+from lenet_keras.callbacks.event_files import discard_from, event_files
 
 # What says how training ran, not how good the model is; TensorBoard shows them in a section of their own.
 _COURSE = frozenset({"learning_rate", "seconds", "images_per_second"})

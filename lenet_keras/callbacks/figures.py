@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from PIL import Image
 
-from .predictions import most_confident_mistakes
+from lenet_keras.callbacks.predictions import most_confident_mistakes
 
 ROWS, COLUMNS = 5, 8
 _DPI = 100

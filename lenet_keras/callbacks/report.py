@@ -13,14 +13,15 @@ from tensorboard.plugins.hparams import api as hp
 from tensorboard.plugins.hparams import api_pb2
 from tensorboard.plugins.hparams import summary as hparams_summary
 
-from ..errors import InvalidArgument
-from .event_files import event_files
-from .figures import draw_confusion_matrix, draw_mistakes
-from .predictions import confusion_matrix
+from lenet_keras.callbacks.event_files import event_files
+from lenet_keras.callbacks.figures import draw_confusion_matrix, draw_mistakes
+from lenet_keras.callbacks.predictions import confusion_matrix
+from lenet_keras.errors import InvalidArgument
 
 
-def write(
+def write_test_report(
     run_dir: Path,
+    *,
     settings: Mapping[str, bool | int | float | str],
     images: NDArray[np.uint8],
     labels: NDArray[np.int64],
@@ -29,7 +30,27 @@ def write(
     loss: float,
     step: int,
 ) -> None:
-    """Do what `lenet_keras.callbacks.write_test_report` says."""
+    """Write the test results of a finished run for TensorBoard, into the run's subfolder `test`.
+
+    It holds loss and accuracy, the confusion matrix and the most confident mistakes (tags `test/...`), and one session
+    for the HParams tab: the settings, with test loss and accuracy as its metrics. A report that is there already is
+    replaced.
+
+    Args:
+        run_dir: the run folder.
+        settings: what distinguishes this run from others, shown as columns of the HParams tab.
+        images: uint8 [N, H, W, 1], 0 to 255: the test images.
+        labels: int64 [N]: their classes, 0 to C-1.
+        probabilities: float32 [N, C]: the model's softmax outputs for `images`, dropout off.
+        class_names: C names, in the order of the classes.
+        loss: mean loss over the test images.
+        step: the last epoch, counted from 0 as on the axes of the curves.
+
+    Raises:
+        InvalidArgument: the arrays disagree in length, there are no images, or a label is not among the classes.
+        TypeError: a setting is no bool, number or string.
+        OSError: the folder cannot be written to.
+    """
     _check(images, labels, probabilities, class_names)
     # All that can fail comes before the first event is written.
     session_start = hp.hparams_pb(dict(settings), trial_id=_trial_id(run_dir))

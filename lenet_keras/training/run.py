@@ -9,8 +9,8 @@ from typing import Any
 
 import keras
 
-from lenet_keras import callbacks as tensorboard_callbacks
 from lenet_keras import runtime
+from lenet_keras.callbacks import EpochLog, write_test_report
 from lenet_keras.checkpoint import read_state
 from lenet_keras.config import TrainConfig
 from lenet_keras.data import Dataset, hold_out, load
@@ -95,7 +95,7 @@ def train(
     epochs = Epochs(model, training, validation, config, placement.strategy)
     if resume and folder.state.exists():
         epochs.restore(read_state(folder.state))
-    epochs.run(folder, [tensorboard_callbacks.tensorboard(run_dir, config.histograms), *callbacks])
+    epochs.run(folder, [EpochLog(run_dir, histograms=config.histograms), *callbacks])
 
     logits = epochs.predict(dataset.test.images)
     metrics = {
@@ -110,7 +110,7 @@ def train(
         "parameters": model.count_params(),
         "export": None,
     }
-    tensorboard_callbacks.write_test_report(
+    write_test_report(
         run_dir,
         settings={name: "off" if value is None else value for name, value in config.to_json().items()},
         images=dataset.test.images,

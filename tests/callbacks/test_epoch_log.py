@@ -13,7 +13,7 @@ import tensorflow as tf
 from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
 from tensorboard.compat.proto.graph_pb2 import GraphDef
 
-from lenet_keras.callbacks import tensorboard
+from lenet_keras.callbacks import EpochLog
 
 # Ends as `kill -9` ends a training: after epoch 2 was logged and before anything was closed.
 KILLED = """
@@ -48,7 +48,7 @@ def logs_of(epoch, offset=0.0):
 
 def drive(model, run_dir, epochs, *, histograms=False, logs=logs_of, after=lambda: None):
     """Drive the callback as the training loop does."""
-    callbacks = keras.callbacks.CallbackList([tensorboard(run_dir, histograms=histograms)], model=model)
+    callbacks = keras.callbacks.CallbackList([EpochLog(run_dir, histograms=histograms)], model=model)
     callbacks.on_train_begin()
     for epoch in epochs:
         callbacks.on_epoch_begin(epoch)
