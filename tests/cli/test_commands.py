@@ -2,7 +2,6 @@
 
 import json
 import re
-import signal
 import subprocess
 import urllib.request
 
@@ -107,7 +106,7 @@ def test_tensorboard_serves_the_runs(lenet_keras, trained):
             runs = set(json.load(answer))
         assert {f"fashion_mnist_sample/weight_decay/0/{run}" for run in ("train", "validation", "test")} <= runs
     finally:
-        process.send_signal(signal.SIGINT)
+        process.terminate()
         process.communicate(timeout=60)
 
 

@@ -103,7 +103,13 @@ def test_an_earlier_run_is_kept_and_the_message_says_how_to_go_on(run, trained):
 @pytest.mark.parametrize("when", [b"epoch 1/", b"epoch 3/"])
 def test_ctrl_c_keeps_finished_epochs_and_says_how_to_resume(lenet_keras, run, tmp_path, when):
     arguments = ["train", *SAMPLE, "--no-export", "--epochs"]
-    process = subprocess.Popen([lenet_keras, *arguments, "2000"], cwd=tmp_path, stderr=subprocess.PIPE)
+    process = subprocess.Popen(
+        [lenet_keras, *arguments, "2000"],
+        cwd=tmp_path,
+        stderr=subprocess.PIPE,
+        # A shell starts what it puts into the background, this suite perhaps, with Ctrl-C ignored.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
     for line in process.stderr:
         if line.startswith(when):
             break
