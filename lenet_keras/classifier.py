@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-import keras
 import numpy as np
 import numpy.typing as npt
 
 from lenet_keras.data.catalogue import dataset_spec
-from lenet_keras.errors import LenetKerasError, first_line
+from lenet_keras.errors import LenetKerasError
 from lenet_keras.export.load import load_exported
 from lenet_keras.metrics import softmax
 from lenet_keras.run_folder import RunFolder
+from lenet_keras.run_model import load_run_model
 
 
 @dataclass(frozen=True)
@@ -40,8 +39,6 @@ class Classifier:
 def load_classifier(path: Path) -> Classifier:
     """The model of the run folder or SavedModel at `path`; of a SavedModel's folder of versions, the newest.
 
-    A run's model is loaded in Keras's safe mode: a file from a stranger can run no code of theirs.
-
     Raises:
         LenetKerasError: there is no finished run and no SavedModel, or its files are damaged.
     """
@@ -62,22 +59,6 @@ def load_classifier(path: Path) -> Classifier:
         dataset,
         lambda images: softmax(predict(images)),
     )
-
-
-def load_run_model(folder: RunFolder) -> keras.Model:
-    """The trained model of a run.
-
-    Raises:
-        LenetKerasError: the run is not finished, or its model.keras is missing or damaged.
-    """
-    folder.read_metrics()
-    try:
-        return keras.saving.load_model(folder.model_keras, safe_mode=True)
-    except (OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile) as error:
-        cause = first_line(error)
-        raise LenetKerasError(
-            f"{folder.model_keras} is damaged ({cause}). Train the run again with --overwrite."
-        ) from error
 
 
 def newest_export(export_dir: Path) -> Path:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from lenet_keras.classifier import load_run_model
 from lenet_keras.data import load
 from lenet_keras.data.catalogue import SAMPLE_DATASET, dataset_spec
 from lenet_keras.export.layout import DEFAULT_EXPORT_DIR, model_name
 from lenet_keras.export.publish import export_model
 from lenet_keras.models.variants import parse_reg
 from lenet_keras.run_folder import RunFolder
+from lenet_keras.run_model import load_run_model
 
 COMPARED = 200  # images; a wrong graph shows on the first, a wrong batch dimension on more than one
 

@@ -65,11 +65,14 @@ def train(
         KeyboardInterrupt: passed on; the run can be resumed.
     """
     folder = RunFolder(run_dir)
+    state = None
     if resume:
         _check_resumable(folder, config)
         if folder.is_finished and config.epochs <= folder.read_config().epochs:
             notify(f"{run_dir} is finished; more --epochs would continue it")
             return RunResult(run_dir, folder.read_metrics())
+        if folder.state.exists():  # not so in the first epoch
+            state = read_state(folder.state)
     else:
         folder.check_vacant(overwrite)
     dataset = load(config.dataset, data_dir, notify)
@@ -93,8 +96,8 @@ def train(
         model = compiled_model(config, dataset)
     training, validation = hold_out(dataset.train, config.held_out, config.seed)
     epochs = Epochs(model, training, validation, config, placement.strategy)
-    if resume and folder.state.exists():
-        epochs.restore(read_state(folder.state))
+    if state is not None:
+        epochs.restore(state)
     epochs.run(folder, [EpochLog(run_dir, histograms=config.histograms), *callbacks])
 
     logits = epochs.predict(dataset.test.images)

@@ -191,6 +191,7 @@ def test_damaged_files_are_named(tmp_path, sample_run):
     folder.state.write_bytes(folder.state.read_bytes()[:1000])
     with pytest.raises(LenetKerasError, match=r"state\.npz: the saved state cannot be read"):
         train(settings, run_dir, resume=True)
+    assert folder.is_finished  # what was there is still there
     folder.config_json.write_text('{"format": 2}')
     with pytest.raises(LenetKerasError, match=r"config\.json has format 2"):
         folder.read_config()
