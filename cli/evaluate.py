@@ -17,7 +17,8 @@ from . import options
 @click.option(
     "--dataset",
     type=click.Choice(list(DATASETS)),
-    help="Data set.  [default: the run's; else fashion_mnist]",
+    metavar="NAME",
+    help="Data set; see lenet-keras data.  [default: the run's; else fashion_mnist]",
 )
 @options.data_dir
 @options.as_json

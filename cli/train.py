@@ -30,7 +30,13 @@ _DEFAULT = TrainConfig()
     default=["none"],
     help="Regularisation; give the option again to combine several.",
 )
-@click.option("--dataset", type=click.Choice(list(DATASETS)), default=_DEFAULT.dataset, help="Data set.")
+@click.option(
+    "--dataset",
+    type=click.Choice(list(DATASETS)),
+    metavar="NAME",
+    default=_DEFAULT.dataset,
+    help="Data set; see lenet-keras data.",
+)
 @options.data_dir
 @click.option("--epochs", type=int, default=_DEFAULT.epochs, help="Epochs to train.")
 @click.option("--batch-size", type=int, default=_DEFAULT.batch_size, help="Images a step.")
