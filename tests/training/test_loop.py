@@ -77,6 +77,11 @@ def test_an_epoch_sees_each_image_at_most_once_and_every_step_is_reported():
     assert calls == [(0, STEPS_PER_CALL), (STEPS_PER_CALL, 57)]
 
 
+def test_the_seed_of_a_run_is_that_of_its_weights(dataset):
+    first, second = (compiled_model(config(seed=seed), dataset).get_layer("c1").kernel for seed in (1, 2))
+    assert not np.array_equal(first, second)
+
+
 def test_epochs_come_in_different_orders(dataset):
     settings = config(learning_rate=1e-9)
     first, second = (run_epoch(compiled_model(settings, dataset), dataset.train, 64, epoch) for epoch in (0, 1))
