@@ -41,7 +41,7 @@ class TrainingState:
 
 def capture(variables: Sequence[keras.Variable]) -> Arrays:
     """A copy of the values of `variables`, by their position and name (a name alone is not unique)."""
-    return {_key(i, variable): variable.numpy().copy() for i, variable in enumerate(variables)}
+    return {_key(i, variable): variable.numpy() for i, variable in enumerate(variables)}
 
 
 def restore(variables: Sequence[keras.Variable], values: Mapping[str, npt.NDArray[Any]]) -> None:
