@@ -1,6 +1,7 @@
 """Runs and SavedModels asked in one way: evaluation, export of a run, prediction."""
 
 import json
+import os
 import shutil
 from dataclasses import dataclass
 
@@ -78,9 +79,15 @@ def test_inversion_is_undone(exported):
 def test_the_newest_export_is_found(tmp_path):
     with pytest.raises(LenetKerasError, match="no exported model"):
         newest_export(tmp_path)
-    for name in ("lenet5_none/1", "lenet5_dropout/1", "lenet5_none/x"):
+    for name, time in (
+        ("lenet5_none/2", 100),
+        ("lenet5_dropout/1", 200),
+        ("lenet5_batch_norm/1", 150),
+        ("lenet5_none/x", 300),
+    ):
         (tmp_path / name).mkdir(parents=True)
         (tmp_path / name / "saved_model.pb").touch()
+        os.utime(tmp_path / name, (time, time))
     assert newest_export(tmp_path) == tmp_path / "lenet5_dropout" / "1"
 
 
