@@ -32,16 +32,13 @@ def command(
 
     classifier = load_classifier(model or newest_export(export_dir))
     pictures = [read_picture(path, classifier.image_shape[:2]) for path in images]
-    predictions = predict(classifier, pictures, invert=invert)
-    for path, picture in zip(images, pictures, strict=True):
-        if picture.looks_inverted and not invert:
+    predictions = list(zip(images, predict(classifier, pictures, invert=invert), strict=True))
+    for path, found in predictions:
+        if found.looks_inverted and not invert:
             options.notify(f"{path} looks inverted: the data set's background is black. Try --invert.")
     if as_json:
-        rows = [{"image": str(path), **found.to_json()} for path, found in zip(images, predictions, strict=True)]
+        rows = [{"image": str(path), **found.to_json()} for path, found in predictions]
         click.echo(json.dumps(rows, indent=2))
     else:
-        rows_shown = [
-            [path, found.class_name, f"{100 * found.probability:.1f} %"]
-            for path, found in zip(images, predictions, strict=True)
-        ]
+        rows_shown = [[path, found.class_name, f"{100 * found.probability:.1f} %"] for path, found in predictions]
         show_table(f"{classifier.path}", ["image", "class", "probability"], rows_shown, ["probability"])

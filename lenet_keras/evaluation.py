@@ -9,9 +9,9 @@ import numpy as np
 from lenet_keras.classifier import load_classifier
 from lenet_keras.data import load
 from lenet_keras.data.catalogue import DEFAULT_DATASET
-from lenet_keras.data.sources import Notify, ignore
 from lenet_keras.errors import InvalidArgument
 from lenet_keras.metrics import loss_and_accuracy
+from lenet_keras.notices import Notify, ignore
 
 
 def evaluate(

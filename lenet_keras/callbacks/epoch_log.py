@@ -33,7 +33,7 @@ class EpochLog(keras.callbacks.Callback):  # type: ignore[misc]  # Keras ships n
     """
 
     def __init__(self, run_dir: Path, *, histograms: bool = False) -> None:
-        """See `lenet_keras.callbacks.tensorboard`."""
+        """Log the run in `run_dir`, into its subfolders `train` and `validation`, which are made when first needed."""
         super().__init__()
         self._run_dir = run_dir
         self._histograms = histograms

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
 from lenet_keras.data.catalogue import DatasetSpec
+from lenet_keras.data.order import permutation
 from lenet_keras.errors import InvalidArgument, LenetKerasError
 
 _SIDE = 28
@@ -43,8 +45,7 @@ class Dataset:
 def hold_out(split: Split, validation: int, seed: int) -> tuple[Split, Split]:
     """Hold `validation` examples out of `split`: returns (the rest, those held out), each in the order of `split`.
 
-    Which ones is a function of the seed and the number of examples alone. The choice is made with the raw stream of a
-    NumPy bit generator, which NumPy promises not to change; its `permutation` carries no such promise (NEP 19).
+    Which ones is a function of the seed and the number of examples alone.
 
     Raises:
         InvalidArgument: `validation` is negative or leaves nothing to train on, or the seed is negative.
@@ -58,8 +59,7 @@ def hold_out(split: Split, validation: int, seed: int) -> tuple[Split, Split]:
         raise InvalidArgument(f"Seed: received {seed}, expected 0 or more.")
     held = np.zeros(len(split), dtype=bool)
     # A branch of the seed's stream: the order of the first epoch is drawn from the stem.
-    lottery = np.random.PCG64(np.random.SeedSequence(seed, spawn_key=(0,))).random_raw(len(split))
-    held[np.argsort(lottery, kind="stable")[:validation]] = True
+    held[permutation(np.random.SeedSequence(seed, spawn_key=(0,)), len(split))[:validation]] = True
     return Split(split.images[~held], split.labels[~held]), Split(split.images[held], split.labels[held])
 
 
@@ -119,3 +119,15 @@ def checked_split(
     if spec.content_sha256 is not None:
         expect("contents (SHA-256)", spec.content_sha256[0 if split == "train" else 1], content)
     return Split(images[order][..., np.newaxis], labels[order].astype(np.int64))
+
+
+def checked_splits(
+    spec: DatasetSpec,
+    stored: Mapping[str, tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8]]],
+    where: str,
+    mend: str,
+) -> dict[str, Split]:
+    """`checked_split` of the images and labels of each split in `stored`."""
+    return {
+        split: checked_split(spec, split, images, labels, where, mend) for split, (images, labels) in stored.items()
+    }

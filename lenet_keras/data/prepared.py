@@ -8,14 +8,14 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 from lenet_keras.data import folders
-from lenet_keras.data.arrays import Split, checked_split
+from lenet_keras.data.arrays import Split, checked_splits
 from lenet_keras.data.catalogue import DatasetSpec
 from lenet_keras.data.idx import IDX_NAMES, read_idx_folder
 from lenet_keras.errors import LenetKerasError
+from lenet_keras.notices import Notify
 
 REASON = "lenet-keras could not: "  # starts the line in which `tfds_worker` says why it failed
 _VERSION = re.compile(r"\d+\.\d+\.\d+")
@@ -31,7 +31,7 @@ def find_prepared(name: str, root: Path) -> Path | None:
     return max(versions, key=lambda folder: tuple(map(int, folder.name.split("."))), default=None)
 
 
-def read_prepared(spec: DatasetSpec, folder: Path, notify: Callable[[str], None]) -> dict[str, Split]:
+def read_prepared(spec: DatasetSpec, folder: Path, notify: Notify) -> dict[str, Split]:
     """Read a folder that TFDS prepared: "train" and "test".
 
     TFDS takes about ten seconds for 70,000 images and needs TensorFlow, so what it reads is kept as raw IDX files in
@@ -46,7 +46,7 @@ def read_prepared(spec: DatasetSpec, folder: Path, notify: Callable[[str], None]
         mend = f"delete {folder} and run `lenet-keras data prepare {spec.name}`"
         with folders.built_once(copy) as aside:
             _read_with_tfds(folder, aside, mend)
-            _checked(spec, aside, folder, mend, sha256=None)
+            checked_splits(spec, read_idx_folder(aside, mend, None), str(folder), mend)
             sums = {name: hashlib.sha256((aside / name).read_bytes()).hexdigest() for name in IDX_NAMES}
             (aside / "sums.json").write_text(json.dumps(sums))
 
@@ -58,7 +58,7 @@ def read_prepared(spec: DatasetSpec, folder: Path, notify: Callable[[str], None]
         raise LenetKerasError(
             f"{copy / 'sums.json'}: expected the sums of four files, found: {error}; {mend}."
         ) from error
-    return _checked(spec, copy, copy, mend, sums)
+    return checked_splits(spec, read_idx_folder(copy, mend, sums), str(copy), mend)
 
 
 def run_tfds(*arguments: str) -> None:
@@ -94,16 +94,6 @@ def _read_with_tfds(folder: Path, target: Path, mend: str) -> None:
         run_tfds("read", str(folder), str(target))
     except LenetKerasError as error:
         raise LenetKerasError(f"{folder}: expected a data set that TFDS can read, found: {error}; {mend}.") from error
-
-
-def _checked(
-    spec: DatasetSpec, folder: Path, where: Path, mend: str, sha256: dict[str, str] | None
-) -> dict[str, Split]:
-    stored = read_idx_folder(folder, mend, sha256)
-    return {
-        split: checked_split(spec, split, images, labels, str(where), mend)
-        for split, (images, labels) in stored.items()
-    }
 
 
 def _identity(folder: Path) -> str:

@@ -10,7 +10,6 @@ import tempfile
 import threading
 import urllib.error
 import urllib.request
-from collections.abc import Callable
 from pathlib import Path
 
 from lenet_keras.data import folders
@@ -18,8 +17,7 @@ from lenet_keras.data.catalogue import DatasetSpec
 from lenet_keras.data.idx import IDX_NAMES
 from lenet_keras.data.prepared import run_tfds
 from lenet_keras.errors import LenetKerasError
-
-Notify = Callable[[str], None]
+from lenet_keras.notices import Notify
 
 _SECONDS_FOR_AN_ANSWER = 8.0
 _SECONDS_FOR_APT = 600.0

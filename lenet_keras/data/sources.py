@@ -8,13 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lenet_keras.data import folders, remote
-from lenet_keras.data.arrays import Dataset, Split, checked_split
+from lenet_keras.data.arrays import Dataset, Split, checked_splits
 from lenet_keras.data.catalogue import DatasetSpec, dataset_spec
 from lenet_keras.data.idx import IDX_NAMES, holds_idx, present, read_idx_folder
 from lenet_keras.data.prepared import find_prepared, read_prepared
 from lenet_keras.errors import LenetKerasError
-
-Notify = Callable[[str], None]
+from lenet_keras.notices import Notify, ignore
 
 
 @dataclass(frozen=True)
@@ -44,14 +43,7 @@ class _Place:
         if self.prepared:
             return read_prepared(spec, folder, notify)
         stored = read_idx_folder(folder, self.mend, spec.idx_sha256, spec.idx_sha256_of_gz)
-        return {
-            split: checked_split(spec, split, images, labels, str(folder), self.mend)
-            for split, (images, labels) in stored.items()
-        }
-
-
-def ignore(_notice: str) -> None:
-    """Take no notice."""
+        return checked_splits(spec, stored, str(folder), self.mend)
 
 
 def load(name: str, data_dir: Path | None = None, notify: Notify = ignore) -> Dataset:

@@ -15,6 +15,7 @@ import numpy.typing as npt
 
 from lenet_keras.errors import LenetKerasError
 from lenet_keras.export import run_signatures
+from lenet_keras.metrics import softmax
 
 if TYPE_CHECKING:
     import keras
@@ -39,11 +40,10 @@ def model_probabilities(model: keras.Model, images: npt.NDArray[np.uint8]) -> np
     import tensorflow as tf
 
     with tf.device("/CPU:0"):
-        logits = model(tf.cast(images, tf.float32), training=False).numpy().astype(np.float64)
+        logits = model(tf.cast(images, tf.float32), training=False).numpy()
     if not np.isfinite(logits).all():
         raise ExportError("the model's logits are not finite (did training diverge?): it was not exported")
-    exponentials = np.exp(logits - logits.max(axis=1, keepdims=True))
-    return np.asarray(exponentials / exponentials.sum(axis=1, keepdims=True))
+    return softmax(logits)
 
 
 def run_fresh(saved_model: Path, feeds: dict[str, npt.NDArray[Any]], scratch: Path) -> dict[str, npt.NDArray[Any]]:

@@ -76,10 +76,9 @@ class Epochs:
         listeners = keras.callbacks.CallbackList(
             list(callbacks), model=self.model, epochs=self._config.epochs, steps=self._loop.steps, verbose=0
         )
-        # Keras counts epochs from 0 in callbacks; some (EarlyStopping's patience, say) look at the first.
         listeners.on_train_begin()
         while not self.is_done and not self.model.stop_training:
-            listeners.on_epoch_begin(len(self.history))
+            listeners.on_epoch_begin(len(self.history))  # callbacks count from 0
             row = self._train_epoch(listeners)
             listeners.on_epoch_end(len(self.history), {name: row[name] for name in row if name != "epoch"})
             self.history.append(row)

@@ -14,12 +14,12 @@ from lenet_keras.callbacks import EpochLog, write_test_report
 from lenet_keras.checkpoint import read_state
 from lenet_keras.config import TrainConfig
 from lenet_keras.data import Dataset, hold_out, load
-from lenet_keras.data.sources import Notify, ignore
 from lenet_keras.distribution import place
 from lenet_keras.errors import InvalidArgument
 from lenet_keras.files import replaced
 from lenet_keras.metrics import loss_and_accuracy, softmax
 from lenet_keras.models import build_lenet5
+from lenet_keras.notices import Notify, ignore
 from lenet_keras.run_folder import RunFolder
 from lenet_keras.training.epochs import Epochs
 

@@ -14,8 +14,8 @@ import pytest
 from lenet_keras.data import Dataset, dataset_spec, folders, load
 from lenet_keras.data.idx import read_idx_folder
 from lenet_keras.data.prepared import find_prepared, read_prepared
-from lenet_keras.data.sources import ignore
 from lenet_keras.errors import LenetKerasError
+from lenet_keras.notices import ignore
 
 SAMPLE = "fashion_mnist_sample"
 

@@ -24,8 +24,8 @@ import pytest
 from lenet_keras.data import dataset_spec, folders, load, prepare, remote
 from lenet_keras.data.idx import IDX_NAMES, read_idx_folder
 from lenet_keras.data.remote import fetch_debian_package, site_problem
-from lenet_keras.data.sources import ignore
 from lenet_keras.errors import LenetKerasError
+from lenet_keras.notices import ignore
 
 needs_apt = pytest.mark.skipif(
     remote.apt_problem() is not None, reason=f"needs apt-get and dpkg-deb: {remote.apt_problem()}"
