@@ -10,6 +10,8 @@ import click
 
 from lenet_keras.errors import InvalidArgument, LenetKerasError
 
+from .interruption import interruption
+
 COMMANDS = ("train", "evaluate", "predict", "export", "tensorboard", "models", "data")
 
 
@@ -27,7 +29,8 @@ class _Commands(click.Group):
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
-            return super().invoke(ctx)
+            with interruption.handled():
+                return super().invoke(ctx)
         except InvalidArgument as error:
             raise click.UsageError(str(error)) from error
         except LenetKerasError as error:
@@ -38,7 +41,7 @@ class _Commands(click.Group):
             raise click.ClickException(_shown(error)) from error
         except KeyboardInterrupt:
             click.echo("Interrupted.", err=True)
-            sys.exit(130)
+            sys.exit(interruption.exit_code)
 
 
 @click.group(cls=_Commands, context_settings={"show_default": True, "help_option_names": ["-h", "--help"]})

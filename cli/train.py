@@ -15,6 +15,7 @@ from lenet_keras.data.catalogue import DATASETS
 from lenet_keras.models.variants import ACTIVATIONS, POOLINGS, REGULARISATIONS, reg_name
 
 from . import options
+from .interruption import interruption
 
 if TYPE_CHECKING:
     from lenet_keras.run_folder import RunFolder
@@ -61,7 +62,14 @@ _DEFAULT = TrainConfig()
 @click.option("--strategy", type=click.Choice(STRATEGIES), default=_DEFAULT.strategy, help="tf.distribute strategy.")
 @click.option("--histograms", is_flag=True, help="Show histograms of the weights in TensorBoard.")
 @click.option("--run-dir", type=options.FOLDER, help="Folder of this run.  [default: runs/DATASET/REG/SEED]")
-@click.option("--resume", is_flag=True, help="Continue this run behind its last finished epoch.")
+@click.option(
+    "--resume",
+    is_flag=False,
+    flag_value="run",
+    type=click.Choice(["run", "auto"]),
+    help="Continue this run where it was saved last; auto begins one where there is none.",
+)
+@click.option("--checkpoint-steps", type=int, metavar="N", help="Save every N steps too, not at an epoch's end only.")
 @click.option("--overwrite", is_flag=True, help="Replace an earlier run in the folder.")
 @options.export_dir
 @click.option("--no-export", is_flag=True, help="Leave no SavedModel.")
@@ -70,7 +78,7 @@ _DEFAULT = TrainConfig()
 def command(
     run_dir: Path | None,
     data_dir: Path | None,
-    resume: bool,
+    resume: str | None,
     overwrite: bool,
     export_dir: Path,
     no_export: bool,
@@ -101,7 +109,11 @@ def command(
             _export(folder, export_dir)
     except KeyboardInterrupt:
         _say_how_to_go_on(folder)
-        sys.exit(130)
+        sys.exit(interruption.exit_code)
+    except OSError:
+        if folder.is_run:
+            _say_how_to_go_on(folder)
+        raise
     metrics = folder.read_metrics()
     if as_json:
         click.echo(json.dumps(metrics, indent=2))
@@ -117,19 +129,27 @@ def _refuse_idle_options(reg: tuple[str, ...]) -> None:
             raise click.UsageError(f"--{parameter.replace('_', '-')} does nothing without --reg {needed}.")
 
 
-def _train(config: TrainConfig, folder: RunFolder, data_dir: Path | None, resume: bool, overwrite: bool) -> None:
+def _train(config: TrainConfig, folder: RunFolder, data_dir: Path | None, resume: str | None, overwrite: bool) -> None:
+    import keras
+
     from lenet_keras.training import train
 
     from .progress import epoch_progress
 
+    # In an epoch a signal waits until the loop is between two of its calls, where no step is lost.
+    between_calls = keras.callbacks.LambdaCallback(
+        on_epoch_begin=lambda epoch, logs: interruption.hold_back(),  # noqa: ARG005
+        on_train_batch_end=lambda batch, logs: interruption.check(),  # noqa: ARG005
+        on_train_end=lambda logs: interruption.let_through(),  # noqa: ARG005
+    )
     with epoch_progress(config.epochs) as progress:
         train(
             config,
             folder.path,
             data_dir=data_dir,
-            resume=resume,
+            resume="auto" if resume == "auto" else resume is not None,
             overwrite=overwrite,
-            callbacks=[progress],
+            callbacks=[progress, between_calls],
             notify=options.notify,
         )
 
@@ -144,13 +164,14 @@ def _export(folder: RunFolder, export_dir: Path) -> None:
 
 def _say_how_to_go_on(folder: RunFolder) -> None:
     if folder.is_finished:
-        options.notify(f"Interrupted. The training is finished. Export it with: lenet-keras export {folder.path}")
+        options.notify(f"Stopped. The training is finished. Export it with: lenet-keras export {folder.path}")
     elif folder.is_run:
-        same = [word for word in sys.argv[1:] if word not in ("--overwrite", "--resume")]
-        line = shlex.join(["lenet-keras", *same, "--resume"])
-        options.notify(f"Interrupted. The finished epochs are kept. Continue with: {line}")
+        words = [word for word in sys.argv[1:] if word != "--overwrite"]
+        resume = [] if any(word.startswith("--resume") for word in words) else ["--resume"]
+        line = shlex.join(["lenet-keras", *words, *resume])
+        options.notify(f"Stopped. What was trained is kept. Continue with: {line}")
     else:
-        options.notify("Interrupted before the training began.")
+        options.notify("Stopped before the training began.")
 
 
 def _show_result(folder: RunFolder, metrics: dict[str, Any]) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -18,6 +17,7 @@ from lenet_keras.models.variants import (
     check_choice,
     check_dropout_rate,
     check_weight_decay,
+    is_number,
     parse_reg,
     reg_name,
 )
@@ -25,8 +25,9 @@ from lenet_keras.models.variants import (
 STRATEGIES = ("auto", "one_device")
 LARGEST_SEED = 2**32 - 1
 
-# What a resumed run may change: how long it goes on, and what it shows of itself. All else would make it another run.
-CHANGEABLE = frozenset({"epochs", "histograms"})
+# What a resumed run may change: how long it goes on, how often it is saved, and what it shows of itself. All else would
+# make it another run.
+CHANGEABLE = frozenset({"epochs", "checkpoint_steps", "histograms"})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,6 +47,7 @@ class TrainConfig:
             best one. None: train all epochs and keep the last weights.
         seed: of initial weights, held-out images, order and dropout masks; 0 to 2**32 - 1.
         strategy: a name of `STRATEGIES`, for tf.distribute.
+        checkpoint_steps: write the state after every so many steps of an epoch too; None: at its end only.
         histograms: whether TensorBoard gets histograms of the weights, every epoch.
 
     Raises:
@@ -65,6 +67,7 @@ class TrainConfig:
     early_stopping: int | None = None
     seed: int = 0
     strategy: str = "auto"
+    checkpoint_steps: int | None = None
     histograms: bool = False
 
     def __post_init__(self) -> None:
@@ -77,12 +80,14 @@ class TrainConfig:
         check_choice("strategy", self.strategy, STRATEGIES)
         check_dropout_rate(self.dropout_rate)
         check_weight_decay(self.weight_decay)
-        if not (math.isfinite(self.learning_rate) and self.learning_rate > 0):
+        if not (is_number(self.learning_rate) and self.learning_rate > 0):
             raise InvalidArgument(f"learning_rate must be a finite number above 0. Received: {self.learning_rate!r}")
         _check_whole("epochs", self.epochs, 1)
         _check_whole("seed", self.seed, 0, LARGEST_SEED)
         _check_whole("validation", self.validation, 0, spec.train_size - 1)
         _check_whole("batch_size", self.batch_size, 1, spec.train_size - self.held_out)
+        if self.checkpoint_steps is not None:
+            _check_whole("checkpoint_steps", self.checkpoint_steps, 1)
         if self.early_stopping is not None:
             _check_whole("early_stopping", self.early_stopping, 1)
             if not self.held_out:

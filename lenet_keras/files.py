@@ -4,10 +4,17 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import secrets
 import shutil
+import time
 from collections.abc import Iterator
 from pathlib import Path
+
+# A name as `_beside` makes it. No reader looks at such a file or folder.
+_UNFINISHED = re.compile(r"\.[0-9a-f]{8}\..+")
+# Nothing here takes so long to write: what is older was left by a process that was killed.
+_ABANDONED = 3600.0  # seconds
 
 
 @contextlib.contextmanager
@@ -17,16 +24,18 @@ def replaced(path: Path) -> Iterator[Path]:
     A process killed at any instant leaves the old file or the new one, never a part.
 
     Raises:
-        OSError: the folder cannot be written to; the old file is intact and no other one is left.
+        OSError: it names `path`. The folder is not there or cannot be written to; the old file is intact and no other
+            one is left.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
     aside = _beside(path)
     try:
         yield aside
         sync(aside)
         aside.replace(path)
-    except BaseException:
+    except BaseException as error:
         aside.unlink(missing_ok=True)
+        if isinstance(error, OSError):
+            raise OSError(error.errno, error.strerror or str(error), str(path)) from error
         raise
     sync(path.parent)  # the new name too survives a power cut
 
@@ -50,15 +59,56 @@ def built_aside(target: Path) -> Iterator[Path]:
     if target.exists():
         raise FileExistsError(f"{target} exists already")
     target.parent.mkdir(parents=True, exist_ok=True)
-    aside = _beside(target)
+    with scratch(target.parent, target.name) as aside:
+        yield aside
+        aside.rename(target)
+    sync(target.parent)
+
+
+@contextlib.contextmanager
+def scratch(folder: Path, name: str) -> Iterator[Path]:
+    """Yield a new dot-named folder in `folder`, which must exist; in the end it is removed, if it is still there.
+
+    So is what killed processes left in `folder` an hour ago or earlier.
+
+    Raises:
+        OSError: the folder cannot be written to.
+    """
+    remove_unfinished(folder, _ABANDONED)
+    aside = _beside(folder / name)
     aside.mkdir()
     try:
         yield aside
-        aside.rename(target)
-    except BaseException:
+    finally:
         shutil.rmtree(aside, ignore_errors=True)
-        raise
-    sync(target.parent)
+
+
+def is_unfinished(path: Path) -> bool:
+    """Whether `path` has a name as `replaced`, `built_aside` and `scratch` give to what is being written."""
+    return _UNFINISHED.fullmatch(path.name) is not None
+
+
+def remove_unfinished(folder: Path, seconds: float = 0.0) -> None:
+    """Remove what killed processes were writing in `folder` and nobody has changed for so many seconds.
+
+    What cannot be removed stays: it does no harm but to the eye.
+    """
+    for path in filter(is_unfinished, folder.iterdir()):
+        with contextlib.suppress(OSError):
+            if time.time() - path.stat().st_mtime >= seconds:
+                remove(path)
+
+
+def remove(path: Path) -> None:
+    """Remove a file, or a folder with all that is in it.
+
+    Raises:
+        OSError: it is not there, or cannot be removed whole.
+    """
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink()
 
 
 def sync(path: Path) -> None:

@@ -5,14 +5,15 @@ from __future__ import annotations
 import csv
 import io
 import json
-import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from lenet_keras.config import TrainConfig
 from lenet_keras.errors import InvalidArgument, LenetKerasError
-from lenet_keras.files import write_atomically
+from lenet_keras.files import is_unfinished, remove, remove_unfinished, write_atomically
+from lenet_keras.run_lock import LOCK_NAME, locked
 
 CONFIG_FORMAT = 1
 HISTORY_COLUMNS = (
@@ -24,6 +25,9 @@ HISTORY_COLUMNS = (
     "learning_rate",
     "seconds",
     "images_per_second",
+)
+METRICS = frozenset(
+    {"dataset", "reg", "seed", "train", "validation", "test", "epochs", "best_epoch", "parameters", "export"}
 )
 
 
@@ -39,7 +43,6 @@ class RunFolder:
         """Take `path` as a run folder. Nothing is read or made yet."""
         self.path = path
         self.config_json = path / "config.json"
-        self.state = path / "state.npz"
         self.history_csv = path / "history.csv"
         self.metrics_json = path / "metrics.json"
         self.model_keras = path / "model.keras"
@@ -54,28 +57,51 @@ class RunFolder:
         """Whether the run here has come to its final metrics, which are written last but for the export."""
         return self.metrics_json.is_file()
 
-    def begin(self, config: TrainConfig, record: Mapping[str, Any], overwrite: bool) -> None:
-        """Make the folder and write config.json: the settings and `record`, what else is known of the run.
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Keep other processes out of the folder, which is made if it is missing.
+
+        Raises:
+            LenetKerasError: another process trains here; the message names it.
+            OSError: the folder cannot be written to.
+        """
+        self.path.mkdir(parents=True, exist_ok=True)
+        with locked(self.path):
+            remove_unfinished(self.path)
+            yield
+
+    def begin(self, config: TrainConfig, record: Mapping[str, Any]) -> None:
+        """Remove an earlier run, and write config.json: the settings and `record`, what else is known of the run.
+
+        Killed at any instant, the folder holds the earlier run, unfinished, or the new one: `config.json` comes last,
+        what says that the run is finished goes first. To be called with the lock held.
+        """
+        self.metrics_json.unlink(missing_ok=True)
+        for path in self.path.iterdir():
+            if path != self.config_json and path.name != LOCK_NAME:
+                remove(path)
+        self.write_config(config, record)
+
+    def check_vacant(self, overwrite: bool) -> None:
+        """See whether a run may begin here.
 
         Raises:
             InvalidArgument: there is a run already and `overwrite` is false, or something that is no run.
         """
-        self.check_vacant(overwrite)
-        if self.path.exists():
-            shutil.rmtree(self.path)
-        self.path.mkdir(parents=True)
-        self.write_config(config, record)
-
-    def check_vacant(self, overwrite: bool) -> None:
-        """Raise `InvalidArgument` where `begin` would."""
         if self.is_run and not overwrite:
             state = "a finished run" if self.is_finished else "a run"
             raise InvalidArgument(
                 f"{self.path} holds {state}. Continue it with --resume, replace it with --overwrite, "
                 "or name another folder with --run-dir."
             )
-        if self.path.exists() and not self.is_run and not (self.path.is_dir() and not any(self.path.iterdir())):
+        if not self.is_run and not self._is_empty():
             raise InvalidArgument(f"{self.path} is there and is no run folder. Name another one with --run-dir.")
+
+    def _is_empty(self) -> bool:
+        if not self.path.is_dir():
+            return not self.path.exists()
+        # A process killed before it had written config.json leaves its lock, and what it was writing.
+        return all(is_unfinished(path) or path.name == LOCK_NAME for path in self.path.iterdir())
 
     def write_config(self, config: TrainConfig, record: Mapping[str, Any]) -> None:
         """Write config.json."""
@@ -124,7 +150,11 @@ class RunFolder:
         """
         if not self.is_finished:
             raise LenetKerasError(f"{self.path} is not finished: it has no metrics.json. Continue it with --resume.")
-        return _read_json(self.metrics_json)
+        metrics = _read_json(self.metrics_json)
+        missing = sorted(METRICS - metrics.keys())
+        if missing:
+            raise LenetKerasError(f"{self.metrics_json} is damaged: it has no {missing[0]!r}.")
+        return metrics
 
 
 def _write_json(path: Path, content: Mapping[str, Any]) -> None:
@@ -134,7 +164,7 @@ def _write_json(path: Path, content: Mapping[str, Any]) -> None:
 def _read_json(path: Path) -> dict[str, Any]:
     try:
         content = json.loads(path.read_bytes())
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise LenetKerasError(f"{path} cannot be read: {error}") from error
     if not isinstance(content, dict):
         raise LenetKerasError(f"{path} is damaged: a JSON object was expected.")

@@ -1,11 +1,13 @@
 """Files and folders that appear whole or not at all, also when the writer is killed."""
 
+import os
 import subprocess
 import sys
+import time
 
 import pytest
 
-from lenet_keras.files import built_aside, replaced, write_atomically
+from lenet_keras.files import built_aside, remove_unfinished, replaced, write_atomically
 
 
 def names(folder):
@@ -13,11 +15,39 @@ def names(folder):
 
 
 def test_a_file_is_replaced(tmp_path):
-    path = tmp_path / "new" / "a.json"
+    path = tmp_path / "a.json"
     write_atomically(path, b"one")
     write_atomically(path, b"two")
     assert path.read_bytes() == b"two"
-    assert names(path.parent) == ["a.json"]
+    assert names(tmp_path) == ["a.json"]
+
+
+def test_a_folder_that_has_vanished_is_not_made_anew(tmp_path):
+    path = tmp_path / "gone" / "a.json"
+    with pytest.raises(FileNotFoundError) as refused:
+        write_atomically(path, b"one")
+    assert refused.value.filename == str(path)
+    assert names(tmp_path) == []
+
+
+def test_what_killed_writers_left_is_removed_and_nothing_else(tmp_path):
+    for name in (".0123abcd.state.npz", ".0123abc.state.npz", ".lock", "state.npz", ".git"):
+        (tmp_path / name).touch()
+    (tmp_path / ".deadbeef.export" / "variables").mkdir(parents=True)
+    remove_unfinished(tmp_path, seconds=3600)
+    assert len(names(tmp_path)) == 6  # a writer may be at work
+    remove_unfinished(tmp_path)
+    assert names(tmp_path) == [".0123abc.state.npz", ".git", ".lock", "state.npz"]
+
+
+def test_building_removes_what_was_left_long_ago(tmp_path):
+    for name in (".0123abcd.set", ".4567abcd.set"):
+        (tmp_path / name).mkdir()
+    hours_ago = time.time() - 7200
+    os.utime(tmp_path / ".0123abcd.set", (hours_ago, hours_ago))
+    with built_aside(tmp_path / "set"):
+        pass
+    assert names(tmp_path) == [".4567abcd.set", "set"]
 
 
 def test_a_failure_leaves_the_old_file_alone(tmp_path):

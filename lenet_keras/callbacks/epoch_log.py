@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import keras
 import tensorflow as tf
 
-from lenet_keras.callbacks.event_files import discard_from, event_files
+from lenet_keras.callbacks.event_files import discard_from, event_files, writing_to
 
 # What says how training ran, not how good the model is; TensorBoard shows them in a section of their own.
 _COURSE = frozenset({"learning_rate", "seconds", "images_per_second"})
@@ -51,32 +52,37 @@ class EpochLog(keras.callbacks.Callback):  # type: ignore[misc]  # Keras ships n
             return
         self._first_epoch = epoch
         if epoch == 0 or not event_files(self._run_dir / "train"):
-            with self._writer("train").as_default():
-                tf.summary.graph(_graph_of_layers(self.model))
+            graph = _graph_of_layers(self.model)
+            with self._writing("train"):
+                tf.summary.graph(graph)
 
     def on_epoch_end(self, epoch: int, logs: Mapping[str, float] | None = None) -> None:
         """Write all that is known of the epoch. TensorFlow flushes a writer each time it leaves `as_default`."""
         for name, value in (logs or {}).items():
             run = "validation" if name.startswith("val_") else "train"
             section = "training" if name in _COURSE else "epoch"
-            with self._writer(run).as_default():
+            with self._writing(run):
                 tf.summary.scalar(f"{section}/{name.removeprefix('val_')}", value, step=epoch)
         if self._histograms:
-            with self._writer("train").as_default():
+            with self._writing("train"):
                 for weight in self.model.weights:
                     tf.summary.histogram(f"weights/{weight.path}", weight, step=epoch)
 
     def on_train_end(self, logs: Mapping[str, Any] | None = None) -> None:  # noqa: ARG002
         """Close the event files."""
-        for writer in self._writers.values():
-            writer.close()
+        for run, writer in self._writers.items():
+            with writing_to(self._run_dir / run):
+                writer.close()
 
-    def _writer(self, run: str) -> tf.summary.SummaryWriter:
-        if run not in self._writers:
-            folder = self._run_dir / run
-            discard_from(folder, self._first_epoch or 0)
-            self._writers[run] = tf.summary.create_file_writer(str(folder))
-        return self._writers[run]
+    @contextlib.contextmanager
+    def _writing(self, run: str) -> Iterator[None]:
+        folder = self._run_dir / run
+        with writing_to(folder):
+            if run not in self._writers:
+                discard_from(folder, self._first_epoch or 0)
+                self._writers[run] = tf.summary.create_file_writer(str(folder))
+            with self._writers[run].as_default():
+                yield
 
 
 def _graph_of_layers(model: keras.Model) -> tf.compat.v1.GraphDef:

@@ -3,13 +3,35 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import tensorflow as tf
 
+from lenet_keras.errors import first_line
+
 _FRAME = 16  # bytes of a TFRecord beside its content: a length of 8, and two checksums of 4
+
+
+_ERRNO = {
+    tf.errors.ResourceExhaustedError: errno.ENOSPC,
+    tf.errors.PermissionDeniedError: errno.EACCES,
+    tf.errors.NotFoundError: errno.ENOENT,
+}
+
+
+@contextlib.contextmanager
+def writing_to(folder: Path) -> Iterator[None]:
+    """Raise what TensorFlow raises when it cannot write events to `folder` as the `OSError` that it was."""
+    try:
+        yield
+    except tf.errors.OpError as error:
+        # "{{node}} PATH; No space left on device", and further lines.
+        cause = first_line(error).rpartition("; ")[2]
+        raise OSError(_ERRNO.get(type(error), errno.EIO), cause, str(folder)) from error
 
 
 def event_files(folder: Path) -> list[Path]:

@@ -13,7 +13,7 @@ from tensorboard.plugins.hparams import api as hp
 from tensorboard.plugins.hparams import api_pb2
 from tensorboard.plugins.hparams import summary as hparams_summary
 
-from lenet_keras.callbacks.event_files import event_files
+from lenet_keras.callbacks.event_files import event_files, writing_to
 from lenet_keras.callbacks.figures import draw_confusion_matrix, draw_mistakes
 from lenet_keras.callbacks.predictions import confusion_matrix
 from lenet_keras.errors import InvalidArgument
@@ -61,15 +61,16 @@ def write_test_report(
 
     folder = run_dir / "test"
     earlier = event_files(folder)
-    writer = tf.summary.create_file_writer(str(folder))
-    with writer.as_default(step):
-        tf.summary.experimental.write_raw_pb(session_start.SerializeToString(), step=0)
-        tf.summary.scalar("test/loss", loss)
-        tf.summary.scalar("test/accuracy", np.mean(predicted == labels))
-        tf.summary.image("test/confusion matrix", matrix[np.newaxis])
-        tf.summary.image("test/most confident mistakes", mistakes[np.newaxis])
-        tf.summary.experimental.write_raw_pb(session_end.SerializeToString(), step=0)
-    writer.close()
+    with writing_to(folder):
+        writer = tf.summary.create_file_writer(str(folder))
+        with writer.as_default(step):
+            tf.summary.experimental.write_raw_pb(session_start.SerializeToString(), step=0)
+            tf.summary.scalar("test/loss", loss)
+            tf.summary.scalar("test/accuracy", np.mean(predicted == labels))
+            tf.summary.image("test/confusion matrix", matrix[np.newaxis])
+            tf.summary.image("test/most confident mistakes", mistakes[np.newaxis])
+            tf.summary.experimental.write_raw_pb(session_end.SerializeToString(), step=0)
+        writer.close()
     for file in earlier:
         file.unlink()
 

@@ -6,7 +6,6 @@ import os
 import shutil
 import ssl
 import subprocess
-import tempfile
 import threading
 import urllib.error
 import urllib.request
@@ -17,6 +16,7 @@ from lenet_keras.data.catalogue import DatasetSpec
 from lenet_keras.data.idx import IDX_NAMES
 from lenet_keras.data.prepared import run_tfds
 from lenet_keras.errors import LenetKerasError
+from lenet_keras.files import scratch
 from lenet_keras.notices import Notify
 
 _SECONDS_FOR_AN_ANSWER = 8.0
@@ -81,13 +81,13 @@ def fetch_debian_package(spec: DatasetSpec, target: Path, notify: Notify) -> Non
     if problem := apt_problem():
         raise LenetKerasError(problem)
     notify(f"{spec.name}: apt fetches the package {spec.debian_package}, unpacked to {target}")
-    with folders.built_once(target) as aside, tempfile.TemporaryDirectory(dir=aside.parent, prefix=".apt.") as work:
-        _download_package(spec.debian_package, Path(work))
-        package = next(Path(work).glob("*.deb"))
-        if problem := _problem(["dpkg-deb", "-x", package.name, "unpacked"], Path(work)):
+    with folders.built_once(target) as aside, scratch(aside.parent, "apt") as work:
+        _download_package(spec.debian_package, work)
+        package = next(work.glob("*.deb"))
+        if problem := _problem(["dpkg-deb", "-x", package.name, "unpacked"], work):
             raise LenetKerasError(problem)
         for name in IDX_NAMES:
-            packed = next(Path(work).glob(f"unpacked/usr/share/datasets/*/{name}.gz"), None)
+            packed = next(work.glob(f"unpacked/usr/share/datasets/*/{name}.gz"), None)
             if packed is None:
                 raise LenetKerasError(f"{package.name} holds no {name}.gz")
             packed.rename(aside / packed.name)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,7 +12,7 @@ import numpy.typing as npt
 
 from lenet_keras.errors import InvalidArgument, first_line
 from lenet_keras.export import layout, verify
-from lenet_keras.files import sync
+from lenet_keras.files import scratch, sync
 
 if TYPE_CHECKING:
     import keras
@@ -50,11 +49,11 @@ def export_model(
     try:
         model_dir.mkdir(parents=True, exist_ok=True)
         # TensorFlow Serving ignores names that are not numbers.
-        with tempfile.TemporaryDirectory(dir=model_dir, prefix=".export.", ignore_cleanup_errors=True) as aside:
-            built = Path(aside, "saved_model")
+        with scratch(model_dir, "export") as aside:
+            built = aside / "saved_model"
             write_saved_model(model, class_names, built)
             feeds = {"serving_default/images": images.astype(np.float32)}
-            results = verify.run_fresh(built, feeds, Path(aside))
+            results = verify.run_fresh(built, feeds, aside)
             verify.check_outputs(
                 {key.removeprefix("serving_default/"): value for key, value in results.items()}, expected, class_names
             )

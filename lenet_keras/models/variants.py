@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
+from typing import TypeGuard
 
 from lenet_keras.errors import InvalidArgument
 
@@ -18,6 +18,8 @@ POOLINGS = ("max", "average")
 
 DEFAULT_DROPOUT_RATE = 0.25  # the report's
 DEFAULT_WEIGHT_DECAY = 1e-3  # the report names none; repositories of the same exercise used 1e-4 to 7e-3
+
+_LARGEST_FLOAT32 = (2 - 2**-23) * 2.0**127
 
 
 def parse_reg(reg: str | Sequence[str]) -> tuple[str, ...]:
@@ -47,14 +49,19 @@ def reg_name(reg: Sequence[str]) -> str:
 
 def check_dropout_rate(rate: float) -> None:
     """Raise `InvalidArgument` unless `rate` lies in [0, 1)."""
-    if not 0 <= rate < 1:
+    if not (is_number(rate) and 0 <= rate < 1):
         raise InvalidArgument(f"dropout_rate must lie in [0, 1). Received: {rate!r}")
 
 
 def check_weight_decay(weight_decay: float) -> None:
     """Raise `InvalidArgument` unless `weight_decay` is finite and not negative."""
-    if not (math.isfinite(weight_decay) and weight_decay >= 0):
+    if not (is_number(weight_decay) and weight_decay >= 0):
         raise InvalidArgument(f"weight_decay must be a finite number, 0 or more. Received: {weight_decay!r}")
+
+
+def is_number(value: object) -> TypeGuard[float]:
+    """Whether `value` is an int or float, and finite in float32, in which models compute."""
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) <= _LARGEST_FLOAT32
 
 
 def check_choice(what: str, value: str, allowed: Sequence[str]) -> None:

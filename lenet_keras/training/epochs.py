@@ -10,9 +10,10 @@ import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
-from lenet_keras.checkpoint import TrainingState, capture, restore, write_state
+from lenet_keras.checkpoint import EpochProgress, StateStore, TrainingState, capture, restore
 from lenet_keras.config import TrainConfig
 from lenet_keras.data import Split
+from lenet_keras.errors import LenetKerasError
 from lenet_keras.metrics import loss_and_accuracy
 from lenet_keras.run_folder import RunFolder
 from lenet_keras.training.loop import TrainingLoop
@@ -20,7 +21,7 @@ from lenet_keras.training.predictor import Predictor
 
 
 class Epochs:
-    """A training of `model` that can be captured between any two epochs."""
+    """A training of `model` that can be captured between any two steps."""
 
     def __init__(
         self,
@@ -38,7 +39,14 @@ class Epochs:
         self._best: dict[str, npt.NDArray[Any]] = {}
         self._variables = [*model.variables, *model.optimizer.variables]
         self._loop = TrainingLoop(model, training, config.batch_size, strategy)
+        self._progress = EpochProgress()
+        self._is_consistent = False  # whether variables, progress and history belong to the same step
         self.predict = Predictor(model)
+
+    @property
+    def step(self) -> int:
+        """The steps of the present epoch that are done."""
+        return self._progress.step
 
     @property
     def best_epoch(self) -> int | None:
@@ -63,30 +71,41 @@ class Epochs:
         """
         restore(self._variables, state.variables)
         self.history = list(state.history)
+        self._progress = state.progress
         self._best = state.best
 
-    def run(self, folder: RunFolder, callbacks: Sequence[keras.callbacks.Callback]) -> None:
+    def run(self, folder: RunFolder, states: StateStore, callbacks: Sequence[keras.callbacks.Callback]) -> None:
         """Train the epochs that are left, writing state and history at the end of each; end with the best weights.
 
         Raises:
-            LenetKerasError: the loss became infinite or NaN.
-            OSError: the run folder cannot be written to.
+            LenetKerasError: loss or weights became infinite or NaN; the last good state is kept.
+            OSError: the run folder cannot be written to; what was written before is intact.
+            KeyboardInterrupt: passed on, after the state was written if it came between two calls of the loop. A
+                callback that raises it in `on_train_batch_end` loses no step.
         """
         self.model.stop_training = False
         listeners = keras.callbacks.CallbackList(
             list(callbacks), model=self.model, epochs=self._config.epochs, steps=self._loop.steps, verbose=0
         )
-        listeners.on_train_begin()
-        while not self.is_done and not self.model.stop_training:
-            listeners.on_epoch_begin(len(self.history))  # callbacks count from 0
-            row = self._train_epoch(listeners)
-            listeners.on_epoch_end(len(self.history), {name: row[name] for name in row if name != "epoch"})
-            self.history.append(row)
-            if self.best_epoch == len(self.history):
-                self._best = capture(self.model.variables)
-            write_state(folder.state, TrainingState(capture(self._variables), self.history, self._best))
-            folder.write_history(self.history)
-        listeners.on_train_end()
+        if self.history:
+            folder.write_history(self.history)  # a process killed between state and history left it one row short
+        self._is_consistent = True
+        try:
+            listeners.on_train_begin()
+            while not self.is_done and not self.model.stop_training:
+                listeners.on_epoch_begin(len(self.history))  # callbacks count from 0
+                self._train_steps(listeners, states)
+                row = self._measure_epoch()
+                listeners.on_epoch_end(len(self.history), {name: row[name] for name in row if name != "epoch"})
+                self._close_epoch(row)
+                self._save(states)
+                folder.write_history(self.history)
+            listeners.on_train_end()
+        except KeyboardInterrupt:
+            if self._is_consistent and self._progress.step:
+                self._check_weights()
+                self._save(states)
+            raise
         if self._best:
             restore(self.model.variables, self._best)
 
@@ -94,15 +113,55 @@ class Epochs:
         """Loss and accuracy over every image of `split`, dropout off."""
         return loss_and_accuracy(self.predict(split.images), split.labels)
 
-    def _train_epoch(self, listeners: keras.callbacks.CallbackList) -> dict[str, float]:
-        def on_steps(start: int, stop: int, logs: dict[str, float]) -> None:
+    def _train_steps(self, listeners: keras.callbacks.CallbackList, states: StateStore) -> None:
+        order = self._loop.order(self._config.seed, len(self.history))
+        every = self._config.checkpoint_steps or self._loop.steps
+        while (start := self._progress.step) < self._loop.steps:
+            stop = min(start - start % every + every, self._loop.steps)
+            self._is_consistent = False
+            self._progress = self._loop.advance(order, self._progress, stop)
+            if not np.isfinite(self._progress.loss_sum):
+                raise self._diverged(f"the loss became {self._progress.loss_sum}")
+            self._is_consistent = True
             listeners.on_train_batch_begin(start)
-            listeners.on_train_batch_end(stop - 1, logs)
+            listeners.on_train_batch_end(self._progress.step - 1, self._loop.means(self._progress))
+            if self._progress.step == stop:
+                self._check_weights()
+                if stop < self._loop.steps:
+                    self._save(states)
 
-        means = self._loop.run_epoch(self._config.seed, len(self.history), on_steps)
+    def _measure_epoch(self) -> dict[str, float]:
+        means, seconds = self._loop.means(self._progress), self._progress.seconds
         row = {"epoch": len(self.history) + 1, "loss": means["loss"], "accuracy": means["accuracy"]}
         if len(self._validation):
             measured = self.measure(self._validation)
+            if not np.isfinite(measured["loss"]):
+                raise self._diverged(f"the validation loss became {measured['loss']}")
             row |= {"val_loss": measured["loss"], "val_accuracy": measured["accuracy"]}
         row["learning_rate"] = float(self.model.optimizer.learning_rate)
-        return row | {"seconds": means["seconds"], "images_per_second": means["images_per_second"]}
+        images = self._loop.steps * self._loop.batch_size
+        return row | {"seconds": seconds, "images_per_second": images / seconds}
+
+    def _close_epoch(self, row: dict[str, float]) -> None:
+        self._is_consistent = False
+        self.history.append(row)
+        self._progress = EpochProgress()
+        if self.best_epoch == len(self.history):
+            self._best = capture(self.model.variables)
+        self._is_consistent = True
+
+    def _save(self, states: StateStore) -> None:
+        states.write(TrainingState(capture(self._variables), self.history, self._progress, self._best))
+
+    def _check_weights(self) -> None:
+        # The step that made a weight infinite had a finite loss still.
+        for variable in self._variables:
+            value = np.asarray(variable)
+            if np.issubdtype(value.dtype, np.floating) and not np.isfinite(value).all():
+                raise self._diverged(f"{variable.path} became infinite or NaN")
+
+    def _diverged(self, what: str) -> LenetKerasError:
+        return LenetKerasError(
+            f"{what} in epoch {len(self.history) + 1}, step {self._progress.step}. The last good state is kept. "
+            "Begin anew with a smaller --learning-rate."
+        )

@@ -5,16 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import keras
 
 from lenet_keras import runtime
 from lenet_keras.callbacks import EpochLog, write_test_report
-from lenet_keras.checkpoint import read_state
+from lenet_keras.checkpoint import StateStore
 from lenet_keras.config import TrainConfig
-from lenet_keras.data import Dataset, hold_out, load
-from lenet_keras.distribution import place
+from lenet_keras.data import Dataset, Split, hold_out, load
+from lenet_keras.distribution import Placement, place
 from lenet_keras.errors import InvalidArgument
 from lenet_keras.files import replaced
 from lenet_keras.metrics import loss_and_accuracy, softmax
@@ -37,47 +37,73 @@ def train(
     run_dir: Path,
     *,
     data_dir: Path | None = None,
-    resume: bool = False,
+    resume: bool | Literal["auto"] = False,
     overwrite: bool = False,
     callbacks: Sequence[keras.callbacks.Callback] = (),
     notify: Notify = ignore,
 ) -> RunResult:
     """Train a LeNet-5 variant, measure it on every image once, and leave the record of it in `run_dir`.
 
-    The test images are used once, after the training. The state is written at the end of every epoch, so an
-    interrupted training loses at most the epoch that it was in.
+    The test images are used once, after the training. The state is written at the end of every epoch, after every
+    `config.checkpoint_steps` within one, and when the training is interrupted, so that little or nothing is lost.
 
     Args:
         config: the settings.
         run_dir: the run folder, which is made; see `lenet_keras.run_folder`.
         data_dir: where the data set lies, as `lenet_keras.data.load` takes it.
-        resume: continue the run in `run_dir` behind its last finished epoch. Nothing is done for a finished one,
-            unless `config` has more epochs than it was begun with.
+        resume: continue the run in `run_dir` where its state was written last. Nothing is done for a finished one,
+            unless `config` has more epochs than it was begun with. "auto" begins one where there is none.
         overwrite: replace the run in `run_dir`.
         callbacks: further Keras callbacks. `on_train_batch_end` is called once for several steps, with the last one's
             number, as under Keras's `steps_per_execution`.
-        notify: gets one-line notices: which data source, which device.
+        notify: gets one-line notices: which data source, which device, where a resumed run goes on.
 
     Raises:
         InvalidArgument: `run_dir` holds a run and neither `resume` nor `overwrite` is true; or, with `resume`, none or
             one with other settings.
-        LenetKerasError: the data set cannot be had, the run's files are damaged, or the loss became infinite or NaN.
+        LenetKerasError: the data set cannot be had, another process trains in `run_dir`, the run's files are damaged,
+            or loss or weights became infinite or NaN.
+        OSError: `run_dir` cannot be written to; what was written before is intact.
         KeyboardInterrupt: passed on; the run can be resumed.
     """
     folder = RunFolder(run_dir)
-    state = None
-    if resume:
-        _check_resumable(folder, config)
-        if folder.is_finished and config.epochs <= folder.read_config().epochs:
-            notify(f"{run_dir} is finished; more --epochs would continue it")
-            return RunResult(run_dir, folder.read_metrics())
-        if folder.state.exists():  # not so in the first epoch
-            state = read_state(folder.state)
-    else:
-        folder.check_vacant(overwrite)
+    if _next_step(folder, config, resume, overwrite) == "nothing":
+        return _finished(folder, notify)
     dataset = load(config.dataset, data_dir, notify)
     placement = place(config.strategy)
     notify(f"device: {placement.device_name} ({placement.reason})")
+    with folder.locked():
+        # Asked again: meanwhile another process may have been at work here.
+        next_step = _next_step(folder, config, resume, overwrite)
+        if next_step == "nothing":
+            return _finished(folder, notify)
+        return _train(folder, config, next_step == "resume", dataset, placement, callbacks, notify)
+
+
+def _next_step(
+    folder: RunFolder, config: TrainConfig, resume: bool | Literal["auto"], overwrite: bool
+) -> Literal["begin", "resume", "nothing"]:
+    if not resume or (resume == "auto" and not folder.is_run):
+        folder.check_vacant(overwrite)
+        return "begin"
+    _check_resumable(folder, config)
+    return "nothing" if folder.is_finished and config.epochs <= folder.read_config().epochs else "resume"
+
+
+def _finished(folder: RunFolder, notify: Notify) -> RunResult:
+    notify(f"{folder.path} is finished; more --epochs would continue it")
+    return RunResult(folder.path, folder.read_metrics())
+
+
+def _train(
+    folder: RunFolder,
+    config: TrainConfig,
+    resume: bool,
+    dataset: Dataset,
+    placement: Placement,
+    callbacks: Sequence[keras.callbacks.Callback],
+    notify: Notify,
+) -> RunResult:
     record = {
         "data_source": dataset.source,
         "device": placement.device_name,
@@ -86,20 +112,28 @@ def train(
         "command": runtime.command(),
         "git_commit": runtime.git_commit(),
     }
-    if resume:
-        folder.metrics_json.unlink(missing_ok=True)  # those of a run that is now to have more epochs
-        folder.write_config(config, record)
-    else:
-        folder.begin(config, record, overwrite)
-
+    states = StateStore(folder.path)
+    state = states.read(notify) if resume else None
     with placement.strategy.scope():
         model = compiled_model(config, dataset)
     training, validation = hold_out(dataset.train, config.held_out, config.seed)
     epochs = Epochs(model, training, validation, config, placement.strategy)
     if state is not None:
         epochs.restore(state)
-    epochs.run(folder, [EpochLog(run_dir, histograms=config.histograms), *callbacks])
+    # All that can be wrong with what is there has shown by now; from here on the folder is written to.
+    if resume:
+        notify(f"resuming at epoch {min(len(epochs.history) + 1, config.epochs)}, step {epochs.step + 1}")
+        folder.metrics_json.unlink(missing_ok=True)  # those of a run that is now to have more epochs
+        folder.write_config(config, record)
+    else:
+        folder.begin(config, record)
+    epochs.run(folder, states, [EpochLog(folder.path, histograms=config.histograms), *callbacks])
+    return _conclude(folder, config, dataset, epochs, training, validation)
 
+
+def _conclude(
+    folder: RunFolder, config: TrainConfig, dataset: Dataset, epochs: Epochs, training: Split, validation: Split
+) -> RunResult:
     logits = epochs.predict(dataset.test.images)
     metrics = {
         "dataset": config.dataset,
@@ -110,11 +144,11 @@ def train(
         "test": loss_and_accuracy(logits, dataset.test.labels),
         "epochs": len(epochs.history),
         "best_epoch": epochs.best_epoch,
-        "parameters": model.count_params(),
+        "parameters": epochs.model.count_params(),
         "export": None,
     }
     write_test_report(
-        run_dir,
+        folder.path,
         settings={name: "off" if value is None else value for name, value in config.to_json().items()},
         images=dataset.test.images,
         labels=dataset.test.labels,
@@ -124,9 +158,9 @@ def train(
         step=metrics["epochs"] - 1,
     )
     with replaced(folder.model_keras) as aside:
-        model.save(aside)
+        epochs.model.save(aside)
     folder.write_metrics(metrics)
-    return RunResult(run_dir, metrics)
+    return RunResult(folder.path, metrics)
 
 
 def _check_resumable(folder: RunFolder, config: TrainConfig) -> None:

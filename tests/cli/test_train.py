@@ -10,7 +10,7 @@ import subprocess
 import numpy as np
 import pytest
 
-from lenet_keras.checkpoint import read_state
+from lenet_keras.checkpoint import StateStore
 
 SAMPLE = ("--dataset", "fashion_mnist_sample")
 
@@ -64,7 +64,7 @@ def test_the_same_seed_gives_the_same_weights_in_another_process(run, trained, t
     again = run("train", *SAMPLE, "--epochs", "2", "--reg", "weight_decay", "--no-export", cwd=tmp_path)
     assert again.returncode == 0
     first, second = (
-        read_state(folder / "runs/fashion_mnist_sample/weight_decay/0/state.npz") for folder in (trained[0], tmp_path)
+        StateStore(folder / "runs/fashion_mnist_sample/weight_decay/0").read() for folder in (trained[0], tmp_path)
     )
     assert first.variables.keys() == second.variables.keys()
     for name, value in first.variables.items():

@@ -6,11 +6,11 @@ import pytest
 import tensorflow as tf
 
 from lenet_keras import TrainConfig
+from lenet_keras.checkpoint import EpochProgress
 from lenet_keras.data import Split, load
 from lenet_keras.data.order import epoch_order
 from lenet_keras.distribution import place
-from lenet_keras.errors import LenetKerasError
-from lenet_keras.training.loop import STEPS_PER_CALL, TrainingLoop
+from lenet_keras.training.loop import TrainingLoop
 from lenet_keras.training.predictor import BATCH_SIZE, Predictor
 from lenet_keras.training.run import compiled_model
 
@@ -24,9 +24,13 @@ def config(**settings):
     return TrainConfig(dataset="fashion_mnist_sample", **settings)
 
 
-def run_epoch(model, split, batch_size, epoch=0, on_steps=lambda *_: None):
+def run_epoch(model, split, batch_size, epoch=0, stops=()):
+    """One epoch, in calls that end at `stops` too; its means."""
     loop = TrainingLoop(model, split, batch_size, place("one_device").strategy)
-    return loop.run_epoch(seed=5, epoch=epoch, on_steps=on_steps)
+    order, progress = loop.order(5, epoch), EpochProgress()
+    while progress.step < loop.steps:
+        progress = loop.advance(order, progress, next((s for s in stops if s > progress.step), loop.steps))
+    return loop.means(progress)
 
 
 @pytest.mark.parametrize("reg", ["none", "weight_decay", "batch_norm"])
@@ -56,7 +60,7 @@ def test_an_epoch_equals_plain_keras_steps(dataset, reg):
     assert int(ours.optimizer.iterations) == 10
 
 
-def test_an_epoch_sees_each_image_at_most_once_and_every_step_is_reported():
+def test_an_epoch_sees_each_image_at_most_once():
     seen = []
 
     class Spy(keras.layers.Layer):
@@ -70,11 +74,9 @@ def test_an_epoch_sees_each_image_at_most_once_and_every_step_is_reported():
     marked = Split(np.zeros((230, 28, 28, 1), np.uint8), np.zeros(230, np.int64))
     marked.images[:, 0, 0, 0] = np.arange(230)
 
-    calls = []
-    run_epoch(model, marked, batch_size=4, on_steps=lambda start, stop, logs: calls.append((start, stop)))
+    run_epoch(model, marked, batch_size=4)
     images = np.concatenate([batch[:, 0, 0, 0] for batch in seen])
     assert len(images) == len(set(images)) == 228
-    assert calls == [(0, STEPS_PER_CALL), (STEPS_PER_CALL, 57)]
 
 
 def test_the_seed_of_a_run_is_that_of_its_weights(dataset):
@@ -88,11 +90,31 @@ def test_epochs_come_in_different_orders(dataset):
     assert first["loss"] != second["loss"]  # other images fell to the batch that is left out
 
 
-def test_a_loss_that_is_no_number_ends_the_training(dataset):
+@pytest.mark.parametrize("reg", ["dropout", "batch_norm"])
+def test_however_an_epoch_is_cut_into_calls_the_bits_are_the_same(dataset, reg):
+    settings = config(reg=reg, learning_rate=1e-3)
+    whole, cut = compiled_model(settings, dataset), compiled_model(settings, dataset)
+    assert run_epoch(whole, dataset.train, 16) == run_epoch(cut, dataset.train, 16, stops=[1, 2, 9, 24])
+    for ours, theirs in zip([*whole.variables, *whole.optimizer.variables], [*cut.variables, *cut.optimizer.variables],
+                            strict=True):  # fmt: skip
+        np.testing.assert_array_equal(ours, theirs)
+
+
+@pytest.mark.parametrize(("batch_size", "expected"), [(1, 50), (64, 50), (100, 32), (500, 6)])
+def test_a_call_takes_no_longer_with_larger_batches(dataset, batch_size, expected):
+    """A signal is answered between two calls."""
+    loop = TrainingLoop(compiled_model(config(), dataset), dataset.train, batch_size, place("one_device").strategy)
+    assert loop.steps_per_call == expected
+
+
+def test_a_loss_that_is_no_number_ends_the_epoch_at_its_step(dataset):
     model = compiled_model(config(), dataset)
+    loop = TrainingLoop(model, dataset.train, 64, place("one_device").strategy)
+    progress = loop.advance(loop.order(5, 0), EpochProgress(), 3)
+    assert (progress.step, np.isfinite(progress.loss_sum)) == (3, True)
     model.get_layer("logits").bias.assign(np.full(10, np.nan, np.float32))
-    with pytest.raises(LenetKerasError, match=r"nan in epoch 3, step 1 to 7\."):
-        run_epoch(model, dataset.train, batch_size=64, epoch=2)
+    progress = loop.advance(loop.order(5, 0), progress, loop.steps)
+    assert (progress.step, np.isnan(progress.loss_sum)) == (4, True)
 
 
 def test_the_predictor_answers_for_every_image_in_order(dataset):

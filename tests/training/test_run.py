@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from lenet_keras import TrainConfig, train
-from lenet_keras.checkpoint import read_state
+from lenet_keras.checkpoint import StateStore
 from lenet_keras.data import hold_out, load
 from lenet_keras.errors import InvalidArgument, LenetKerasError
 from lenet_keras.run_folder import HISTORY_COLUMNS, RunFolder
@@ -22,7 +22,7 @@ def config(**settings):
 
 
 def variables(run_dir):
-    return read_state(RunFolder(run_dir).state).variables
+    return StateStore(run_dir).read().variables
 
 
 def without_times(path):
@@ -58,7 +58,8 @@ class StopAfter(keras.callbacks.Callback):
 def test_the_run_folder_holds_the_record(sample_run):
     folder = RunFolder(sample_run)
     assert sorted(path.name for path in sample_run.iterdir()) == [
-        "config.json", "history.csv", "metrics.json", "model.keras", "state.npz", "test", "train", "validation",
+        ".lock", "config.json", "history.csv", "metrics.json", "model.keras", "state.npz", "state.previous.npz",
+        "test", "train", "validation",
     ]  # fmt: skip
     record = folder.read_record()
     assert record["settings"]["seed"] == 7
@@ -188,8 +189,9 @@ def test_damaged_files_are_named(tmp_path, sample_run):
     run_dir = shutil.copytree(sample_run, tmp_path / "run")
     folder = RunFolder(run_dir)
     settings = TrainConfig(**{**folder.read_config().to_json(), "epochs": 4})
-    folder.state.write_bytes(folder.state.read_bytes()[:1000])
-    with pytest.raises(LenetKerasError, match=r"state\.npz: the saved state cannot be read"):
+    for name in ("state.npz", "state.previous.npz"):
+        (run_dir / name).write_bytes((run_dir / name).read_bytes()[:1000])
+    with pytest.raises(LenetKerasError, match=r"state\.npz cannot be read.*state\.previous\.npz cannot be read"):
         train(settings, run_dir, resume=True)
     assert folder.is_finished  # what was there is still there
     folder.config_json.write_text('{"format": 2}')
