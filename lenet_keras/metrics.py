@@ -19,6 +19,7 @@ def loss_and_accuracy(logits: npt.NDArray[np.floating[Any]], labels: npt.NDArray
     """{"loss": mean cross-entropy in nats, "accuracy": fraction of right classes} over [N, classes] and [N], N >= 1."""
     wide = logits.astype(np.float64)
     top = wide.max(axis=-1)
-    normaliser = top + np.log(np.exp(wide - top[:, None]).sum(axis=-1))
-    losses = normaliser - wide[np.arange(len(labels)), labels]
+    with np.errstate(invalid="ignore"):  # infinite logits have a loss of NaN, which the caller looks at
+        normaliser = top + np.log(np.exp(wide - top[:, None]).sum(axis=-1))
+        losses = normaliser - wide[np.arange(len(labels)), labels]
     return {"loss": float(losses.mean()), "accuracy": float((wide.argmax(axis=-1) == labels).mean())}

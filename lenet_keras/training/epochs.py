@@ -44,9 +44,12 @@ class Epochs:
         self.predict = Predictor(model)
 
     @property
-    def step(self) -> int:
-        """The steps of the present epoch that are done."""
-        return self._progress.step
+    def place(self) -> str:
+        """What is done, for people: "epoch 3", "step 200 of epoch 4"."""
+        epoch, step = len(self.history), self._progress.step
+        if step:
+            return f"step {step} of epoch {epoch + 1}"
+        return f"epoch {epoch}" if epoch else "nothing: the run was ended before its first state was written"
 
     @property
     def best_epoch(self) -> int | None:

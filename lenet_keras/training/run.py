@@ -122,7 +122,7 @@ def _train(
         epochs.restore(state)
     # All that can be wrong with what is there has shown by now; from here on the folder is written to.
     if resume:
-        notify(f"resuming at epoch {min(len(epochs.history) + 1, config.epochs)}, step {epochs.step + 1}")
+        notify(f"going on behind {epochs.place}")
         folder.metrics_json.unlink(missing_ok=True)  # those of a run that is now to have more epochs
         folder.write_config(config, record)
     else:

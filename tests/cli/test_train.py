@@ -6,6 +6,8 @@ import pty
 import re
 import signal
 import subprocess
+import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -100,34 +102,85 @@ def test_an_earlier_run_is_kept_and_the_message_says_how_to_go_on(run, trained):
     assert process.stdout == ""
 
 
-@pytest.mark.parametrize("when", [b"epoch 1/", b"epoch 3/"])
-def test_ctrl_c_keeps_finished_epochs_and_says_how_to_resume(lenet_keras, run, tmp_path, when):
-    arguments = ["train", *SAMPLE, "--no-export", "--epochs"]
-    process = subprocess.Popen(
-        [lenet_keras, *arguments, "2000"],
-        cwd=tmp_path,
+def start_long_training(lenet_keras, folder, *arguments):
+    return subprocess.Popen(
+        [lenet_keras, "train", *SAMPLE, "--no-export", "--epochs", "2000", *arguments],
+        cwd=folder,
         stderr=subprocess.PIPE,
         # A shell starts what it puts into the background, this suite perhaps, with Ctrl-C ignored.
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
-    for line in process.stderr:
-        if line.startswith(when):
-            break
-    process.send_signal(signal.SIGINT)
-    rest = process.stderr.read().decode()
-    assert process.wait() == 130
-    assert "Traceback" not in rest
-    assert rest.splitlines()[-1].endswith(
-        "lenet-keras train --dataset fashion_mnist_sample --no-export --epochs 2000 --resume"
-    )
 
-    history = tmp_path / "runs/fashion_mnist_sample/none/0/history.csv"
-    finished = len(history.read_text().splitlines()) - 1 if history.exists() else 0
-    assert finished >= int(when[6:7]) - 1  # the line of an epoch comes before its state is written
-    resumed = run(*arguments, str(finished + 1), "--resume", cwd=tmp_path)
+
+def read_until(process, beginning):
+    for line in process.stderr:
+        if line.startswith(beginning):
+            return
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_keeps_what_was_trained_and_says_how_to_go_on(lenet_keras, run, tmp_path, number, code):
+    process = start_long_training(lenet_keras, tmp_path, "--batch-size", "1")
+    read_until(process, b"epoch 1/")
+    sent = time.monotonic()
+    process.send_signal(number)
+    rest = process.stderr.read().decode()
+    assert process.wait() == code
+    assert time.monotonic() - sent < 5
+    assert "Traceback" not in rest
+    command = "lenet-keras train --dataset fashion_mnist_sample --no-export --epochs 2000 --batch-size 1 --resume"
+    assert rest.splitlines()[-1].endswith(f"Continue with: {command}")
+
+    run_dir = tmp_path / "runs/fashion_mnist_sample/none/0"
+    state = StateStore(run_dir).read()
+    finished = len(state.history)
+    assert finished >= 1
+    resumed = run(
+        "train", *SAMPLE, "--no-export", "--batch-size", "1", "--epochs", str(finished + 1), "--resume=auto",
+        cwd=tmp_path,
+    )  # fmt: skip
     assert resumed.returncode == 0
+    place = f"step {state.progress.step} of epoch {finished + 1}" if state.progress.step else f"epoch {finished}"
+    assert f"going on behind {place}\n" in resumed.stderr
     assert f"epoch {finished + 1}/{finished + 1}:" in resumed.stderr
-    assert len(history.read_text().splitlines()) == finished + 2
+    assert len((run_dir / "history.csv").read_text().splitlines()) == finished + 2
+
+
+def test_a_signal_before_the_first_epoch_is_over_keeps_its_steps(lenet_keras, tmp_path):
+    process = start_long_training(lenet_keras, tmp_path, "--batch-size", "1", "--checkpoint-steps", "50")
+    states = StateStore(tmp_path / "runs/fashion_mnist_sample/none/0")
+    while not states.newest.exists():
+        assert process.poll() is None
+    process.send_signal(signal.SIGTERM)
+    process.stderr.read()
+    assert process.wait() == 143
+    state = states.read()
+    assert state.progress.step or state.history
+    assert state.progress.step % 50 == 0
+
+
+def test_a_signal_while_tensorflow_is_imported_is_no_traceback(lenet_keras, tmp_path):
+    # /proc tells when the import has begun: the library is mapped.
+    process = start_long_training(lenet_keras, tmp_path)
+    while "_pywrap_tensorflow" not in Path(f"/proc/{process.pid}/maps").read_text():
+        assert process.poll() is None
+    process.send_signal(signal.SIGTERM)
+    rest = process.stderr.read().decode()
+    assert process.wait() == 143
+    assert "Traceback" not in rest
+
+
+def test_a_second_training_in_the_folder_is_refused_naming_the_first(lenet_keras, run, tmp_path):
+    first = start_long_training(lenet_keras, tmp_path)
+    read_until(first, b"epoch 1/")
+    for option in ("--resume", "--overwrite"):
+        second = run("train", *SAMPLE, "--epochs", "2000", option, cwd=tmp_path)
+        assert second.returncode == 1
+        assert f"is in use by process {first.pid} on " in second.stderr.splitlines()[-1]
+        assert "Traceback" not in second.stderr
+    first.kill()
+    first.communicate()
+    assert run("train", *SAMPLE, "--epochs", "1", "--no-export", "--overwrite", cwd=tmp_path).returncode == 0
 
 
 @pytest.mark.parametrize(
@@ -143,6 +196,8 @@ def test_ctrl_c_keeps_finished_epochs_and_says_how_to_resume(lenet_keras, run, t
         (["--reg", "dropout", "--weight-decay", "0.1"], 2, "--weight-decay does nothing without --reg weight_decay"),
         (["--resume", "--overwrite"], 2, "--resume and --overwrite exclude each other"),
         (["--resume"], 2, "holds no run to resume"),
+        (["--resume", "always"], 2, "'always' is not one of 'run', 'auto'"),
+        (["--checkpoint-steps", "0"], 2, "checkpoint_steps must be 1 or more. Received: 0"),
         (["--data-dir", "nowhere"], 1, "nowhere"),
         (["--run-dir", "."], 2, ". is there and is no run folder"),
     ],

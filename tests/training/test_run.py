@@ -1,7 +1,6 @@
 """A run from settings to a finished folder: what is in it, that it can be repeated, and that it can go on."""
 
 import csv
-import json
 import shutil
 
 import keras
@@ -9,35 +8,13 @@ import numpy as np
 import pytest
 
 from lenet_keras import TrainConfig, train
-from lenet_keras.checkpoint import StateStore
 from lenet_keras.data import hold_out, load
 from lenet_keras.errors import InvalidArgument, LenetKerasError
 from lenet_keras.run_folder import HISTORY_COLUMNS, RunFolder
 
+from .comparison import assert_same_run, config, variables, without_times
+
 VARIANTS = ["none", "dropout", "batch_norm", "weight_decay"]
-
-
-def config(**settings):
-    return TrainConfig(**{"dataset": "fashion_mnist_sample", "epochs": 3, "learning_rate": 1e-3, **settings})
-
-
-def variables(run_dir):
-    return StateStore(run_dir).read().variables
-
-
-def without_times(path):
-    with path.open() as file:
-        rows = list(csv.DictReader(file))
-    return [{k: v for k, v in row.items() if k not in ("seconds", "images_per_second")} for row in rows]
-
-
-def assert_same_run(first, second):
-    ours, theirs = variables(first), variables(second)
-    assert ours.keys() == theirs.keys()
-    for name in ours:
-        np.testing.assert_array_equal(ours[name], theirs[name], err_msg=name)
-    assert without_times(first / "history.csv") == without_times(second / "history.csv")
-    assert json.loads((first / "metrics.json").read_text()) == json.loads((second / "metrics.json").read_text())
 
 
 class StopAfter(keras.callbacks.Callback):

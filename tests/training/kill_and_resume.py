@@ -1,0 +1,144 @@
+"""A program of its own: it trains in child processes and kills each at a random instant, until a run is finished.
+
+    python kill_and_resume.py FOLDER REG KILLS SEED
+
+Runs of one variant are trained, in FOLDER, until so many processes were killed; each that ends is compared with one
+that nobody disturbed, by its files. Children are forked from a process that has imported TensorFlow and run nothing of
+it, which saves the import's seconds. Prints one JSON line: the kills, what they fell into, and the runs that were
+compared; a difference is an error.
+"""
+
+import json
+import os
+import random
+import signal
+import sys
+import time
+import traceback
+from collections import Counter
+from pathlib import Path
+from typing import NoReturn
+
+from lenet_keras import TrainConfig, runtime
+
+runtime.load_tensorflow()
+
+import keras  # noqa: E402
+import numpy as np  # noqa: E402
+
+from lenet_keras.checkpoint import StateStore  # noqa: E402
+from lenet_keras.files import is_unfinished  # noqa: E402
+from lenet_keras.run_folder import RunFolder  # noqa: E402
+from lenet_keras.training import train  # noqa: E402
+
+EPOCHS = 12
+
+
+class Report(keras.callbacks.Callback):
+    """Tells the parent, through a pipe, that training goes on."""
+
+    def __init__(self, pipe: int) -> None:
+        super().__init__()
+        self._pipe = pipe
+
+    def on_epoch_begin(self, epoch: int, logs: object = None) -> None:
+        os.write(self._pipe, b".")
+
+
+def train_in_child(settings: TrainConfig, run_dir: Path) -> tuple[int, int]:
+    """Start a training; returns the child and a pipe that has something to read once it is in its first epoch."""
+    readable, writable = os.pipe()
+    child = os.fork()
+    if child == 0:
+        _train_and_exit(settings, run_dir, writable)
+    os.close(writable)
+    return child, readable
+
+
+def _train_and_exit(settings: TrainConfig, run_dir: Path, pipe: int) -> NoReturn:
+    try:
+        train(settings, run_dir, resume="auto", callbacks=[Report(pipe)])
+    except BaseException:
+        traceback.print_exc()
+        os._exit(1)
+    os._exit(0)
+
+
+def state_of(run_dir: Path) -> dict[str, object]:
+    """All that must not differ: every variable, the best ones, history, progress and metrics. Times aside."""
+    state = StateStore(run_dir).read()
+    assert state is not None
+    times = {"seconds", "images_per_second"}
+    arrays = {**state.variables, **{f"best {name}": value for name, value in state.best.items()}}
+    rows = [line.split(",")[:6] for line in (run_dir / "history.csv").read_text().splitlines()]
+    return {
+        "arrays": {name: (value.dtype.str, value.shape, value.tobytes()) for name, value in arrays.items()},
+        "history": [{name: row[name] for name in row if name not in times} for row in state.history],
+        "rows": rows,
+        "step": state.progress.step,
+        "metrics": RunFolder(run_dir).read_metrics(),
+        "model": [weight.tobytes() for weight in _model_weights(run_dir)],
+    }
+
+
+def _model_weights(run_dir: Path) -> list[np.ndarray]:
+    # Read without Keras, which would start TensorFlow's threads in this process, the one that forks.
+    import zipfile
+
+    import h5py
+
+    weights = []
+    with zipfile.ZipFile(run_dir / "model.keras") as archive, archive.open("model.weights.h5") as file:
+        h5py.File(file).visititems(lambda _, item: weights.append(item[()]) if isinstance(item, h5py.Dataset) else None)
+    return weights
+
+
+def place_of(run_dir: Path, progress: object) -> str:
+    """What a kill fell into, by what it left behind."""
+    if any(is_unfinished(path) for path in run_dir.iterdir()):
+        return "while a file was written"
+    if RunFolder(run_dir).is_finished or progress == EPOCHS:
+        return "behind the last epoch"
+    return "in training"
+
+
+def main(folder: Path, reg: str, kills: int, seed: int) -> None:
+    """Kill and compare."""
+    chance = random.Random(seed)
+    settings = TrainConfig(
+        dataset="fashion_mnist_sample", reg=reg, epochs=EPOCHS, batch_size=16, learning_rate=3e-3, seed=seed,
+        checkpoint_steps=7, early_stopping=6,
+    )  # fmt: skip
+    child, pipe = train_in_child(settings, folder / "whole")
+    os.read(pipe, 1)
+    begun = time.monotonic()
+    assert os.waitpid(child, 0)[1] == 0
+    duration = time.monotonic() - begun
+    whole = state_of(folder / "whole")
+
+    places: Counter[str] = Counter()
+    compared = 0
+    while places.total() < kills:
+        run_dir = folder / str(compared)
+        while True:
+            child, pipe = train_in_child(settings, run_dir)
+            os.read(pipe, 1)  # returns at the end of the child too
+            os.close(pipe)
+            if places.total() < kills:
+                time.sleep(chance.uniform(0, duration / 3))
+                os.kill(child, signal.SIGKILL)
+            status = os.waitpid(child, 0)[1]
+            if os.WIFEXITED(status):
+                assert os.WEXITSTATUS(status) == 0
+                break
+            state = StateStore(run_dir).read()
+            places[place_of(run_dir, state and len(state.history))] += 1
+        found = state_of(run_dir)
+        for part, value in whole.items():
+            assert found[part] == value, f"{run_dir}: {part} differs"
+        compared += 1
+    print(json.dumps({"reg": reg, "kills": places.total(), "fell": dict(places), "runs": compared}))
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), sys.argv[2], int(sys.argv[3]), int(sys.argv[4]))

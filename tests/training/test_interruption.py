@@ -1,0 +1,214 @@
+"""What interrupts a training in this process: Ctrl-C, numbers that are none, and a second training of the same run."""
+
+import os
+import shutil
+
+import keras
+import numpy as np
+import pytest
+
+from lenet_keras import train
+from lenet_keras.checkpoint import StateStore
+from lenet_keras.errors import LenetKerasError
+from lenet_keras.files import remove
+from lenet_keras.run_folder import RunFolder
+
+from .comparison import assert_same_run, config
+
+
+class At(keras.callbacks.Callback):
+    """Does something in the given epoch (counted from 0), once so many steps of it are done."""
+
+    def __init__(self, epoch, step, action):
+        super().__init__()
+        self.when = (epoch, step)
+        self.action = action
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self.epoch = epoch
+
+    def on_train_batch_end(self, batch, logs=None):
+        if (self.epoch, batch + 1) == self.when:
+            self.action(self.model)
+
+
+def interrupt(model):
+    raise KeyboardInterrupt
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """A run that nobody disturbed: three epochs of 25 steps."""
+    run_dir = tmp_path_factory.mktemp("whole") / "run"
+    train(config(reg="dropout", batch_size=16), run_dir)
+    return run_dir
+
+
+@pytest.mark.parametrize(("every", "step"), [(None, 25), (10, 10), (10, 20), (1, 7)])
+def test_ctrl_c_between_two_calls_of_the_loop_loses_no_step(tmp_path, whole, every, step):
+    settings = config(reg="dropout", batch_size=16, checkpoint_steps=every)
+    with pytest.raises(KeyboardInterrupt):
+        train(settings, tmp_path / "run", callbacks=[At(1, step, interrupt)])
+    state = StateStore(tmp_path / "run").read()
+    assert (len(state.history), state.progress.step) == (1, step)
+
+    seen = []
+    count = keras.callbacks.LambdaCallback(on_train_batch_begin=lambda batch, logs: seen.append(batch))
+    train(settings, tmp_path / "run", resume=True, callbacks=[count])
+    assert seen[0] == (step if step < 25 else 0)
+    assert_same_run(tmp_path / "run", whole)
+
+
+def test_a_run_may_be_saved_more_or_less_often_when_it_goes_on(tmp_path, whole):
+    with pytest.raises(KeyboardInterrupt):
+        train(config(reg="dropout", batch_size=16, checkpoint_steps=4), tmp_path / "run",
+              callbacks=[At(2, 8, interrupt)])  # fmt: skip
+    train(config(reg="dropout", batch_size=16, checkpoint_steps=7), tmp_path / "run", resume=True)
+    assert_same_run(tmp_path / "run", whole)
+
+
+def test_within_an_epoch_the_state_is_written_as_often_as_asked(tmp_path, monkeypatch):
+    written = []
+    write = StateStore.write
+    monkeypatch.setattr(
+        StateStore, "write", lambda self, state: (written.append(state.progress.step), write(self, state))
+    )
+    train(config(epochs=2, batch_size=16, checkpoint_steps=10), tmp_path / "run")
+    assert written == [10, 20, 0, 10, 20, 0]  # 0: the epoch is closed
+
+
+def test_ctrl_c_where_the_state_is_unknown_falls_back_to_the_last_one(tmp_path, whole, monkeypatch):
+    """It may come between the graph's return and the assignment of what it returned."""
+    from lenet_keras.training.loop import TrainingLoop
+
+    advance, calls = TrainingLoop.advance, []
+
+    def interrupted_behind(self, order, progress, stop):
+        calls.append(advance(self, order, progress, stop))
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        return calls[-1]
+
+    monkeypatch.setattr(TrainingLoop, "advance", interrupted_behind)
+    with pytest.raises(KeyboardInterrupt):
+        train(config(reg="dropout", batch_size=16, checkpoint_steps=10), tmp_path / "run")
+    monkeypatch.undo()
+    assert StateStore(tmp_path / "run").read().progress.step == 20
+    train(config(reg="dropout", batch_size=16), tmp_path / "run", resume=True)
+    assert_same_run(tmp_path / "run", whole)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"batch_size": 16}, r"the loss became nan in epoch 1, step 2\."),
+        ({"batch_size": 400}, r"the validation loss became nan in epoch 1, step 1\."),
+    ],
+)
+def test_a_training_that_diverges_names_epoch_and_step(tmp_path, settings, message):
+    with pytest.raises(LenetKerasError, match=message + r".* smaller --learning-rate"):
+        train(config(learning_rate=1e38, **settings), tmp_path / "run")
+    assert StateStore(tmp_path / "run").read() is None  # nothing was good
+    assert not RunFolder(tmp_path / "run").is_finished
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_weights_that_are_no_numbers_are_not_saved(tmp_path, value):
+    def spoil(model):
+        model.get_layer("logits").bias.assign(np.full(10, value, np.float32))
+
+    with pytest.raises(LenetKerasError, match=r"logits/bias became infinite or NaN in epoch 2, step 20\."):
+        train(config(batch_size=16, checkpoint_steps=10), tmp_path / "run", callbacks=[At(1, 20, spoil)])
+    state = StateStore(tmp_path / "run").read()
+    assert (len(state.history), state.progress.step) == (1, 10)
+    assert all(np.isfinite(array).all() for array in state.variables.values())
+
+
+def test_a_second_training_of_a_run_is_refused_naming_the_first(tmp_path, whole):
+    refused = []
+
+    def train_too(model):
+        for settings in ({"resume": True}, {"overwrite": True}):
+            with pytest.raises(
+                LenetKerasError, match=rf"run is in use by process {os.getpid()} on .*--run-dir"
+            ) as error:
+                train(config(reg="dropout", batch_size=16), tmp_path / "run", **settings)
+            refused.append(error)
+
+    train(config(reg="dropout", batch_size=16), tmp_path / "run", callbacks=[At(1, 25, train_too)])
+    assert len(refused) == 2
+    assert_same_run(tmp_path / "run", whole)
+
+
+def test_auto_begins_where_there_is_nothing_goes_on_where_there_is_and_leaves_what_is_finished(tmp_path, whole):
+    settings = config(reg="dropout", batch_size=16)
+    with pytest.raises(KeyboardInterrupt):
+        train(settings, tmp_path / "run", resume="auto", callbacks=[At(1, 25, interrupt)])
+    notices = []
+    train(settings, tmp_path / "run", resume="auto", notify=notices.append)
+    assert "going on behind step 25 of epoch 2" in notices
+    assert_same_run(tmp_path / "run", whole)
+    before = (tmp_path / "run" / "metrics.json").stat().st_mtime_ns
+    train(settings, tmp_path / "run", resume="auto", notify=notices.append)
+    assert "is finished" in notices[-1]
+    assert (tmp_path / "run" / "metrics.json").stat().st_mtime_ns == before
+
+
+def test_a_damaged_newest_state_costs_one_epoch_and_no_bit(tmp_path, whole):
+    settings = config(reg="dropout", batch_size=16)
+    with pytest.raises(KeyboardInterrupt):
+        train(settings, tmp_path / "run", callbacks=[At(2, 25, interrupt)])
+    with (tmp_path / "run" / "state.npz").open("r+b") as file:
+        file.seek(1000)
+        file.write(b"damage")
+    notices = []
+    train(settings, tmp_path / "run", resume=True, notify=notices.append)
+    assert any("state.npz" in line and "Going on from the state before it" in line for line in notices)
+    assert_same_run(tmp_path / "run", whole)
+
+
+def test_a_history_that_is_one_row_short_is_completed(tmp_path, whole):
+    """A kill between the last state and history.csv leaves it so."""
+    run_dir = shutil.copytree(whole, tmp_path / "run")
+    (run_dir / "metrics.json").unlink()
+    lines = (run_dir / "history.csv").read_text().splitlines(keepends=True)
+    (run_dir / "history.csv").write_text("".join(lines[:-1]))
+    train(config(reg="dropout", batch_size=16), run_dir, resume=True)
+    assert_same_run(run_dir, whole)
+
+
+@pytest.mark.parametrize("left", [[".lock"], [".lock", ".0123abcd.config.json"]])
+def test_a_run_may_begin_where_one_was_killed_before_it_had_begun(tmp_path, left):
+    for name in left:
+        (tmp_path / name).touch()
+    train(config(epochs=1), tmp_path)
+    assert RunFolder(tmp_path).is_finished
+    assert not (tmp_path / ".0123abcd.config.json").exists()
+
+
+def test_killed_while_it_replaces_a_run_the_folder_is_a_run_still(tmp_path, whole, monkeypatch):
+    """Otherwise neither --resume nor --overwrite would take it."""
+    names = {path.name for path in whole.iterdir()}
+    for kept in range(len(names)):
+        run_dir = shutil.copytree(whole, tmp_path / str(kept))
+        calls = []
+
+        def killed(path, calls=calls, kept=kept):
+            calls.append(path)
+            if len(calls) > kept:
+                raise KeyboardInterrupt
+            remove(path)
+
+        monkeypatch.setattr("lenet_keras.run_folder.remove", killed)
+        folder = RunFolder(run_dir)
+        try:
+            folder.begin(config(epochs=1), {})
+        except KeyboardInterrupt:
+            assert folder.is_run
+            assert not folder.is_finished
+            folder.check_vacant(overwrite=True)
+        else:
+            assert {path.name for path in run_dir.iterdir()} == {".lock", "config.json"}
+            assert folder.read_config().epochs == 1
+            break
+    assert kept > 5
