@@ -106,7 +106,7 @@ def command(
     try:
         _train(config, folder, data_dir, resume, overwrite)
         if not no_export:
-            _export(folder, export_dir)
+            _export(folder, export_dir, data_dir)
     except KeyboardInterrupt:
         _say_how_to_go_on(folder)
         sys.exit(interruption.exit_code)
@@ -154,12 +154,12 @@ def _train(config: TrainConfig, folder: RunFolder, data_dir: Path | None, resume
         )
 
 
-def _export(folder: RunFolder, export_dir: Path) -> None:
+def _export(folder: RunFolder, export_dir: Path, data_dir: Path | None) -> None:
     from lenet_keras.export import export_run
 
     if folder.read_metrics()["export"] is None:
         options.notify("exporting: the SavedModel is run in a fresh process and compared with the model")
-        export_run(folder.path, export_dir)
+        export_run(folder.path, export_dir, data_dir=data_dir)
 
 
 def _say_how_to_go_on(folder: RunFolder) -> None:

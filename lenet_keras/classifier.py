@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from lenet_keras.data.catalogue import dataset_spec
 from lenet_keras.errors import LenetKerasError
+from lenet_keras.export.layout import model_folders, version_folders
 from lenet_keras.export.load import load_exported
 from lenet_keras.metrics import softmax
 from lenet_keras.run_folder import RunFolder
@@ -67,7 +68,8 @@ def newest_export(export_dir: Path) -> Path:
     Raises:
         LenetKerasError: there is none.
     """
-    versions = [pb.parent for pb in export_dir.glob("*/*/saved_model.pb") if pb.parent.name.isdigit()]
+    folders = model_folders(export_dir) if export_dir.is_dir() else []
+    versions = [version for folder in folders for version in version_folders(folder)]
     if not versions:
         raise LenetKerasError(f"{export_dir} holds no exported model. Train one, or name a run or SavedModel.")
     return max(versions, key=lambda version: version.stat().st_mtime_ns)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import stat
 import warnings
 from dataclasses import dataclass
@@ -57,6 +58,13 @@ def read_picture(path: Path, size: tuple[int, int] = (28, 28)) -> Picture:
     top, left = (size[0] - height) // 2, (size[1] - width) // 2
     pixels[top : top + height, left : left + width, 0] = small
     return Picture(pixels, looks_inverted=bool(small[~inside].mean() > _BRIGHT_BORDER))
+
+
+def encode_png(pixels: npt.NDArray[np.uint8]) -> bytes:
+    """The content of a grey PNG file of `pixels`, uint8 [height, width, 1]."""
+    content = io.BytesIO()
+    Image.fromarray(pixels[:, :, 0]).save(content, "PNG")
+    return content.getvalue()
 
 
 def _read_grey(path: Path) -> Image.Image:

@@ -26,23 +26,24 @@ def model_name(reg: tuple[str, ...], dataset: str) -> str:
     return "_".join(parts)
 
 
-def versions(model_dir: Path) -> list[int]:
-    """List the version numbers in a model's folder, ascending; other names are ignored, as TensorFlow Serving does.
+def version_folders(model_dir: Path) -> list[Path]:
+    """List the version folders of a model, ascending; other names are ignored, as TensorFlow Serving does.
 
     Raises:
         OSError: the folder does not exist or cannot be read.
     """
-    return sorted(int(child.name) for child in model_dir.iterdir() if _VERSION.fullmatch(child.name))
+    numbered = (child for child in model_dir.iterdir() if _VERSION.fullmatch(child.name))
+    return sorted(numbered, key=lambda child: int(child.name))
 
 
-def newest_version(model_dir: Path) -> Path | None:
-    """Find the version folder with the largest number, the one that TensorFlow Serving loads; None without any.
+def model_folders(export_dir: Path) -> list[Path]:
+    """List the folders of the models in `export_dir` that have a version, by name; dot-named ones are ignored.
 
     Raises:
         OSError: the folder does not exist or cannot be read.
     """
-    numbered = [child for child in model_dir.iterdir() if _VERSION.fullmatch(child.name)]
-    return max(numbered, key=lambda child: int(child.name), default=None)
+    folders = sorted(child for child in export_dir.iterdir() if child.is_dir() and not child.name.startswith("."))
+    return [folder for folder in folders if version_folders(folder)]
 
 
 def write_labels(saved_model: Path, class_names: Sequence[str]) -> None:

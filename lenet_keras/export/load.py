@@ -93,14 +93,15 @@ def _version_folder(path: Path) -> Path:
     if (path / "saved_model.pb").is_file():
         return path
     try:
-        newest = layout.newest_version(path)
+        versions = layout.version_folders(path)
     except OSError as error:
         raise LenetKerasError(f"{path} is not a SavedModel: {error.strerror}") from error
-    if newest is None:
+    if not versions:
         raise LenetKerasError(
             f"{path} is not a SavedModel: expected saved_model.pb or numbered version folders in it; "
             "export a model first"
         )
+    newest = versions[-1]
     if not (newest / "saved_model.pb").is_file():
         raise LenetKerasError(f"{newest} is damaged: it holds no saved_model.pb; remove it or export the model again")
     return newest

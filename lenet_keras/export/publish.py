@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
+from lenet_keras.data import Split
 from lenet_keras.errors import InvalidArgument, first_line
-from lenet_keras.export import layout, verify
+from lenet_keras.export import layout
+from lenet_keras.export.verify import ExportError, Trial
 from lenet_keras.files import scratch, sync
 
 if TYPE_CHECKING:
@@ -19,19 +21,26 @@ if TYPE_CHECKING:
 
 
 def export_model(
-    model: keras.Model, model_dir: Path, class_names: Sequence[str], images: npt.NDArray[np.uint8]
+    model: keras.Model,
+    model_dir: Path,
+    class_names: Sequence[str],
+    test: Split,
+    *,
+    accuracy: float | None = None,
 ) -> Path:
     """Publish `model` as the next version in `model_dir`, after it ran in a fresh process and agreed with the model.
 
-    The SavedModel's `serving_default` takes `images` (float32 [N, height, width, channels], 0..255) and returns
-    `probabilities` (float32 [N, classes]), `class_id` (int64 [N]) and `class_name` (string [N]). Versions count up from
-    the largest there. The folder appears by one rename; after any failure, Ctrl-C included, there is none.
+    The SavedModel has the signatures of `lenet_keras.export.signatures`, and requests on real images with which
+    TensorFlow Serving warms up. Versions count up from the largest there. The folder appears by one rename; after any
+    failure, Ctrl-C included, there is none.
 
     Args:
-        model: maps float32 pixels 0..255 [N, height, width, channels] to logits [N, classes].
+        model: maps float32 pixels 0..255 [N, height, width, 1] to logits [N, classes]; its last layer is called
+            "logits", as `build_lenet5` calls it.
         model_dir: the model's folder, made if missing; versions are its numbered children.
         class_names: one a class, in the order of the logits.
-        images: real images to compare on, uint8 0..255 [N, height, width, channels], at least one.
+        test: real images to compare on, at least one, with their labels.
+        accuracy: the model's on `test` as it was measured before, a fraction. None: what it has now.
 
     Returns:
         The version folder, `<model_dir>/<version>`.
@@ -43,27 +52,38 @@ def export_model(
     import tensorflow as tf
 
     from lenet_keras.export.signatures import write_saved_model
+    from lenet_keras.export.warmup import write_warmup
 
-    _check_request(model, class_names, images)
-    expected = verify.model_probabilities(model, images)
+    _check_request(model, class_names, test.images)
+    trial = Trial(model, class_names, test, accuracy)
     try:
         model_dir.mkdir(parents=True, exist_ok=True)
         # TensorFlow Serving ignores names that are not numbers.
         with scratch(model_dir, "export") as aside:
             built = aside / "saved_model"
             write_saved_model(model, class_names, built)
-            feeds = {"serving_default/images": images.astype(np.float32)}
-            results = verify.run_fresh(built, feeds, aside)
-            verify.check_outputs(
-                {key.removeprefix("serving_default/"): value for key, value in results.items()}, expected, class_names
-            )
+            trial.run(built, aside)
+            write_warmup(built, test.images)
             _sync_tree(built)
             version = _rename_to_next_version(built, model_dir)
         sync(model_dir)
     except (OSError, tf.errors.OpError) as error:
         cause = first_line(error)
-        raise verify.ExportError(f"cannot export to {model_dir}: {cause}") from error
+        raise ExportError(f"cannot export to {model_dir}: {cause}") from error
     return version
+
+
+def remove_oldest(model_dir: Path, keep: int) -> None:
+    """Remove all versions in `model_dir` but the `keep` newest, 1 or more.
+
+    Each vanishes by one rename before its files are removed, so that no server sees a part of it.
+
+    Raises:
+        OSError: a version cannot be removed.
+    """
+    for version in layout.version_folders(model_dir)[:-keep]:
+        with scratch(model_dir, "removed") as aside:
+            version.rename(aside / version.name)
 
 
 def _check_request(model: keras.Model, class_names: Sequence[str], images: npt.NDArray[np.uint8]) -> None:
@@ -85,7 +105,8 @@ def _sync_tree(folder: Path) -> None:
 
 
 def _rename_to_next_version(built: Path, model_dir: Path) -> Path:
-    version = max(layout.versions(model_dir), default=0)
+    there = layout.version_folders(model_dir)
+    version = int(there[-1].name) if there else 0
     while True:
         version += 1
         target = model_dir / str(version)

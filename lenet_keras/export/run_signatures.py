@@ -2,7 +2,8 @@
 
     python run_signatures.py SAVED_MODEL INPUTS.npz OUTPUTS.npz
 
-INPUTS holds one array a signature, named "signature/argument"; OUTPUTS gets one a result, "signature/output".
+INPUTS holds one array a signature, named "signature/argument"; OUTPUTS gets one a result, "signature/output". Strings
+travel as NumPy's bytes.
 It imports nothing of this package, so it runs however the package was installed.
 """
 
@@ -11,6 +12,8 @@ from __future__ import annotations
 import sys
 
 import numpy as np
+
+BATCH = 1000  # examples at a time, which bounds the memory used
 
 
 def main(saved_model: str, inputs: str, outputs: str) -> None:
@@ -21,17 +24,17 @@ def main(saved_model: str, inputs: str, outputs: str) -> None:
     import tensorflow as tf
 
     loaded = tf.saved_model.load(saved_model)
-    results = {}
+    results: dict[str, list[np.ndarray]] = {}
     with np.load(inputs) as feeds:
-        for key in feeds:
+        for key, values in feeds.items():
             signature, argument = key.split("/")
-            returned = loaded.signatures[signature](**{argument: tf.constant(feeds[key])})
-            for name, tensor in returned.items():
-                array = tensor.numpy()
-                if tensor.dtype == tf.string:
-                    array = np.array([text.decode() for text in array.tolist()], dtype=np.str_)
-                results[f"{signature}/{name}"] = array
-    np.savez(outputs, **results)
+            for start in range(0, len(values), BATCH):
+                fed = tf.constant(values[start : start + BATCH])
+                for name, tensor in loaded.signatures[signature](**{argument: fed}).items():
+                    array = np.array(tensor.numpy().tolist()) if tensor.dtype == tf.string else tensor.numpy()
+                    results.setdefault(f"{signature}/{name}", []).append(array)
+    # NumPy's stub takes the arrays' names for its own options.
+    np.savez(outputs, **{key: np.concatenate(parts) for key, parts in results.items()})  # type: ignore[arg-type]
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The graph functions of an exported model: pixels in, named outputs out, everything in between inside."""
+"""The graph functions of an exported model: pixels or files in, named outputs out, everything in between inside."""
 
 from __future__ import annotations
 
@@ -9,16 +9,24 @@ import keras
 import tensorflow as tf
 
 from lenet_keras.export import layout
+from lenet_keras.export.encoded import decode_pictures
 
 Endpoint = Callable[[tf.Tensor], dict[str, tf.Tensor]]
 
 
-def serving_default(model: keras.Model, class_names: Sequence[str]) -> tuple[Endpoint, tf.TensorSpec]:
-    """Make the function from pixels to a class, and the specification of its argument.
+def signatures(model: keras.Model, class_names: Sequence[str]) -> dict[str, tuple[Endpoint, tf.TensorSpec]]:
+    """Make the functions that a SavedModel offers, each with the specification of its argument.
 
-    It takes `images` (float32 [N, height, width, channels], 0..255) and returns `probabilities` (float32 [N, classes],
-    summing to 1), `class_id` (int64 [N], the most probable class) and `class_name` (string [N]).
+    - `serving_default`: `images`, float32 [N, height, width, channels], 0 to 255.
+    - `uint8`: `images`, uint8 of the same shape: a quarter of the bytes.
+    - `encoded`: `image_bytes`, string [N], the contents of PNG or JPEG files, grey or colour, of any size.
+    - `features`: `images` as `serving_default`; returns `features`, float32 [N, 84], what the last layer sees.
+
+    The first three return `probabilities` (float32 [N, classes], summing to 1), `class_id` (int64 [N], the most
+    probable class) and `class_name` (string [N]).
     """
+    height, width, channels = model.input_shape[1:]
+    penultimate = keras.Model(model.input, model.get_layer("logits").input)
 
     def classify(images: tf.Tensor) -> dict[str, tf.Tensor]:
         logits = model(images, training=False)
@@ -29,7 +37,22 @@ def serving_default(model: keras.Model, class_names: Sequence[str]) -> tuple[End
             "class_name": tf.gather(tf.constant(list(class_names)), class_id),
         }
 
-    return classify, tf.TensorSpec((None, *model.input_shape[1:]), tf.float32, name="images")
+    shape = (None, height, width, channels)
+    return {
+        "serving_default": (classify, tf.TensorSpec(shape, tf.float32, name="images")),
+        "uint8": (
+            lambda images: classify(tf.cast(images, tf.float32)),
+            tf.TensorSpec(shape, tf.uint8, name="images"),
+        ),
+        "encoded": (
+            lambda image_bytes: classify(decode_pictures(image_bytes, height, width)),
+            tf.TensorSpec((None,), tf.string, name="image_bytes"),
+        ),
+        "features": (
+            lambda images: {"features": penultimate(images, training=False)},
+            tf.TensorSpec(shape, tf.float32, name="images"),
+        ),
+    }
 
 
 def write_saved_model(model: keras.Model, class_names: Sequence[str], folder: Path) -> None:
@@ -40,7 +63,7 @@ def write_saved_model(model: keras.Model, class_names: Sequence[str], folder: Pa
     """
     archive = keras.export.ExportArchive()
     archive.track(model)
-    endpoint, argument = serving_default(model, class_names)
-    archive.add_endpoint("serving_default", endpoint, [argument])
+    for name, (endpoint, argument) in signatures(model, class_names).items():
+        archive.add_endpoint(name, endpoint, [argument])
     archive.write_out(str(folder), verbose=False)
     layout.write_labels(folder, class_names)

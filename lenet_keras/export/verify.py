@@ -1,4 +1,4 @@
-"""Does a SavedModel say what the model says? Asked in a fresh process, on real images."""
+"""Does a SavedModel say what the model says? Asked in a fresh process, on real images, before it is published."""
 
 from __future__ import annotations
 
@@ -13,20 +13,69 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from lenet_keras.data import Split
 from lenet_keras.errors import LenetKerasError
-from lenet_keras.export import run_signatures
+from lenet_keras.export import agreement, run_signatures
+from lenet_keras.export.requests import CLASSIFYING, inputs
 from lenet_keras.metrics import softmax
 
 if TYPE_CHECKING:
     import keras
 
-# Probabilities may differ by this much. Both sides compute in float32 on the same CPU, but a graph fuses operations
-# that eager calls do not: 6e-8 was seen for LeNet-5.
-TOLERANCE = 1e-5
+# Images that every signature is tried on; all are given to one. A wrong graph shows on the first image, a wrong batch
+# dimension on more than one.
+COMPARED = 200
+_BATCH = 1000
 
 
 class ExportError(LenetKerasError):
     """A model could not be exported; nothing was published."""
+
+
+class Trial:
+    """What a SavedModel has to stand before it is published."""
+
+    def __init__(self, model: keras.Model, class_names: Sequence[str], test: Split, accuracy: float | None) -> None:
+        """Ask `model` what is right.
+
+        Args:
+            model: maps pixels float32 0..255 to logits; its last layer is called "logits".
+            class_names: one a class.
+            test: images and labels, at least one; all go through the signature `uint8`, the first 200 through each.
+            accuracy: what was measured on `test` before, a fraction; None: what `model` has now.
+
+        Raises:
+            ExportError: the model's logits are not finite.
+        """
+        self._class_names = class_names
+        self._test = test
+        self._accuracy = accuracy
+        self._some = test.images[:COMPARED]
+        self._probabilities = model_probabilities(model, test.images)
+        self._features = _model_features(model, self._some)
+
+    def run(self, saved_model: Path, scratch: Path) -> None:
+        """Run every signature of `saved_model`, the folder of saved_model.pb, in a fresh process and compare.
+
+        Args:
+            saved_model: the folder that holds saved_model.pb.
+            scratch: an existing folder for the arrays that travel between the processes.
+
+        Raises:
+            ExportError: a signature failed or disagrees, or the accuracy is another one.
+            OSError: `scratch` cannot be written to.
+        """
+        feeds = {f"{signature}/{name}": array for signature, (name, array) in inputs(self._some).items()}
+        results = run_fresh(saved_model, {**feeds, "uint8/images": self._test.images}, scratch)
+        try:
+            for signature in CLASSIFYING:
+                expected = self._probabilities if signature == "uint8" else self._probabilities[: len(self._some)]
+                agreement.check_classes(signature, _of(signature, results), expected, self._class_names)
+            agreement.check_features(_of("features", results), self._features)
+            class_ids = results["uint8/class_id"]
+            agreement.check_accuracy(class_ids, self._test.labels, self._probabilities, self._accuracy)
+        except agreement.Disagreement as error:
+            raise ExportError(f"{error}: it was not published") from error
 
 
 def model_probabilities(model: keras.Model, images: npt.NDArray[np.uint8]) -> npt.NDArray[np.float64]:
@@ -37,10 +86,7 @@ def model_probabilities(model: keras.Model, images: npt.NDArray[np.uint8]) -> np
     Raises:
         ExportError: a value is not finite.
     """
-    import tensorflow as tf
-
-    with tf.device("/CPU:0"):
-        logits = model(tf.cast(images, tf.float32), training=False).numpy()
+    logits = _on_cpu(model, images)
     if not np.isfinite(logits).all():
         raise ExportError("the model's logits are not finite (did training diverge?): it was not exported")
     return softmax(logits)
@@ -51,11 +97,11 @@ def run_fresh(saved_model: Path, feeds: dict[str, npt.NDArray[Any]], scratch: Pa
 
     Args:
         saved_model: the folder that holds saved_model.pb.
-        feeds: "signature/argument" to the array to call it with.
+        feeds: "signature/argument" to the array to call it with; strings as NumPy's bytes.
         scratch: an existing folder for the arrays that travel between the processes.
 
     Returns:
-        "signature/output" to what came back; strings as NumPy's str.
+        "signature/output" to what came back; strings as NumPy's bytes.
 
     Raises:
         ExportError: the process failed or was killed.
@@ -79,51 +125,20 @@ def run_fresh(saved_model: Path, feeds: dict[str, npt.NDArray[Any]], scratch: Pa
         return dict(results)
 
 
-def check_outputs(
-    outputs: dict[str, npt.NDArray[Any]], expected: npt.NDArray[np.float64], class_names: Sequence[str]
-) -> None:
-    """Compare what a signature returned for some images with the model's own probabilities for them.
+def _model_features(model: keras.Model, images: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
+    import keras
 
-    Args:
-        outputs: `probabilities` [N, classes], `class_id` [N] and `class_name` [N].
-        expected: probabilities [N, classes].
-        class_names: one a class.
+    return _on_cpu(keras.Model(model.input, model.get_layer("logits").input), images)
 
-    Raises:
-        ExportError: a shape or type is wrong, a probability differs by more than `TOLERANCE`, a class is not the most
-            probable one (of two within twice the tolerance either will do), or a name is not that of its class.
-    """
-    count = len(expected)
-    wanted = {
-        "probabilities": ("f", 4, expected.shape),
-        "class_id": ("i", 8, (count,)),
-        "class_name": ("U", None, (count,)),
-    }
-    for name, (kind, size, shape) in wanted.items():
-        found = outputs.get(name)
-        if (
-            found is None
-            or found.dtype.kind != kind
-            or size not in (None, found.dtype.itemsize)
-            or found.shape != shape
-        ):
-            described = "nothing" if found is None else f"{found.dtype} {list(found.shape)}"
-            raise ExportError(f"the SavedModel returned {described} as {name} for {count} images: it was not published")
 
-    worst = float(np.max(np.abs(outputs["probabilities"] - expected)))
-    if not worst <= TOLERANCE:  # so that NaN fails too
-        raise ExportError(
-            f"the SavedModel disagrees with the model: probabilities differ by up to {worst:.2g}, "
-            f"at most {TOLERANCE:g} is expected: it was not published"
-        )
-    for index, (class_id, name) in enumerate(zip(outputs["class_id"], outputs["class_name"], strict=True)):
-        if not 0 <= class_id < len(class_names) or expected[index].max() - expected[index, class_id] > 2 * TOLERANCE:
-            raise ExportError(
-                f"the SavedModel disagrees with the model: image {index} is class {expected[index].argmax()} to the "
-                f"model and {class_id} to the SavedModel: it was not published"
-            )
-        if name != class_names[class_id]:
-            raise ExportError(
-                f"the SavedModel calls class {class_id} {str(name)!r}, expected {class_names[class_id]!r}: "
-                "it was not published"
-            )
+def _on_cpu(model: keras.Model, images: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
+    import tensorflow as tf
+
+    with tf.device("/CPU:0"):
+        parts = [images[start : start + _BATCH] for start in range(0, len(images), _BATCH)]
+        return np.concatenate([model(tf.cast(part, tf.float32), training=False).numpy() for part in parts])
+
+
+def _of(signature: str, results: dict[str, npt.NDArray[Any]]) -> dict[str, npt.NDArray[Any]]:
+    prefix = f"{signature}/"
+    return {key.removeprefix(prefix): value for key, value in results.items() if key.startswith(prefix)}

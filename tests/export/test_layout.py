@@ -22,12 +22,14 @@ def test_versions_are_the_numbers_among_the_children(tmp_path):
     for name in ["2", "10", "0003", "-4", "1.5", "v7", ".export.8", "tmp", "9" * 30, "٣"]:
         (tmp_path / name).mkdir()
     (tmp_path / "11").touch()
-    assert layout.versions(tmp_path) == [2, 3, 10, 11]
-    assert layout.newest_version(tmp_path) == tmp_path / "11"
+    assert [folder.name for folder in layout.version_folders(tmp_path)] == ["2", "0003", "10", "11"]
 
 
-def test_no_version_is_newest_in_an_empty_folder(tmp_path):
-    assert layout.newest_version(tmp_path) is None
+def test_models_are_the_folders_with_a_version(tmp_path):
+    for name in ["b/1", "a/2", "empty", "notes/drafts", ".export/3"]:
+        (tmp_path / name).mkdir(parents=True)
+    (tmp_path / "README.md").touch()
+    assert [folder.name for folder in layout.model_folders(tmp_path)] == ["a", "b"]
 
 
 def test_labels_come_back_as_they_were(tmp_path):

@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from lenet_keras.data import Split
 from lenet_keras.errors import InvalidArgument
-from lenet_keras.export import ExportError, export_model, load_exported, publish, signatures, verify
+from lenet_keras.export import ExportError, export_model, load_exported, publish, signatures
 from lenet_keras.models import build_lenet5
 
 
@@ -34,46 +35,25 @@ def instead_of_python(monkeypatch, folder: Path, script: str) -> None:
 def test_the_first_version_is_whole_and_alone(published):
     assert published.name == "1"
     assert names(published.parent) == ["1"]
-    assert {"saved_model.pb", "variables", "assets"} <= set(names(published))
+    assert {"saved_model.pb", "variables", "assets", "assets.extra"} <= set(names(published))
     assert not published.stat().st_mode & 0o077 & ~0o055  # as readable as the umask allows, for a server's own user
 
 
-def test_the_signature_has_the_names_types_and_shapes_of_the_contract(published):
-    signature = tf.saved_model.load(str(published)).signatures["serving_default"]
-    assert signature.structured_input_signature[1] == {
-        "images": tf.TensorSpec((None, 28, 28, 1), tf.float32, name="images")
-    }
-    outputs = {name: (spec.dtype, spec.shape.as_list()) for name, spec in signature.structured_outputs.items()}
-    assert outputs == {
-        "probabilities": (tf.float32, [None, 10]),
-        "class_id": (tf.int64, [None]),
-        "class_name": (tf.string, [None]),
-    }
-
-
-@pytest.mark.parametrize("size", [1, 3])
-def test_the_signature_takes_any_batch(published, images, expected, class_names, size):
-    exported = tf.saved_model.load(str(published))
-    outputs = exported.signatures["serving_default"](images=tf.cast(images[:size], tf.float32))
-    np.testing.assert_allclose(outputs["probabilities"], expected[:size], rtol=0, atol=1e-6)
-    np.testing.assert_array_equal(outputs["class_id"], expected[:size].argmax(axis=1))
-    found = [name.decode() for name in outputs["class_name"].numpy()]
-    assert found == [class_names[i] for i in expected[:size].argmax(axis=1)]
-
-
-def test_another_process_gets_the_models_answers(published, images, expected, class_names, tmp_path):
-    results = verify.run_fresh(published, {"serving_default/images": images.astype(np.float32)}, tmp_path)
-    np.testing.assert_allclose(results["serving_default/probabilities"], expected, rtol=0, atol=1e-6)
-    np.testing.assert_array_equal(results["serving_default/class_id"], expected.argmax(axis=1))
-    assert results["serving_default/class_name"].tolist() == [class_names[i] for i in expected.argmax(axis=1)]
-
-
-def test_versions_count_up_from_the_largest_there_silently(model_dir, model, class_names, images, capfd):
+def test_versions_count_up_from_the_largest_there_silently(model_dir, model, class_names, examples, capfd):
     for name in ["2", "7", "notes", ".export.9"]:
         (model_dir / name).mkdir(parents=True)
-    assert export_model(model, model_dir, class_names, images) == model_dir / "8"
+    assert export_model(model, model_dir, class_names, examples) == model_dir / "8"
     assert names(model_dir) == [".export.9", "2", "7", "8", "notes"]
     assert capfd.readouterr() == ("", "")
+
+
+def test_the_oldest_versions_are_removed(tmp_path):
+    for name in ["2", "10", "9", "notes", ".0123abcd.export"]:
+        (tmp_path / name).mkdir()
+    publish.remove_oldest(tmp_path, keep=2)
+    assert names(tmp_path) == [".0123abcd.export", "10", "9", "notes"]
+    publish.remove_oldest(tmp_path, keep=5)
+    assert names(tmp_path) == [".0123abcd.export", "10", "9", "notes"]
 
 
 def test_a_number_taken_meanwhile_is_left_alone(tmp_path, monkeypatch):
@@ -84,7 +64,7 @@ def test_a_number_taken_meanwhile_is_left_alone(tmp_path, monkeypatch):
     built = tmp_path / ".export.x"
     built.mkdir()
     (built / "saved_model.pb").write_text("new")
-    monkeypatch.setattr(publish.layout, "versions", lambda _: [])  # the folder was listed before they came
+    monkeypatch.setattr(publish.layout, "version_folders", lambda _: [])  # the folder was listed before they came
     assert publish._rename_to_next_version(built, tmp_path) == tmp_path / "4"
     contents = [(tmp_path / number / "saved_model.pb").read_text() for number in "124"]
     assert contents == ["version 1", "version 2", "new"]
@@ -94,13 +74,15 @@ EXPORT_ON_SIGNAL = """
 import sys
 from pathlib import Path
 import numpy as np
+from lenet_keras.data import Split
 from lenet_keras.export import export_model
 from lenet_keras.models import build_lenet5
 model = build_lenet5(seed=int(sys.argv[2]))
 images = np.random.default_rng(0).integers(0, 256, (4, 28, 28, 1), dtype=np.uint8)
 print("ready", flush=True)
 sys.stdin.readline()
-print(export_model(model, Path(sys.argv[1]), [f"class {i}" for i in range(10)], images))
+examples = Split(images, np.zeros(4, np.int64))
+print(export_model(model, Path(sys.argv[1]), [f"class {i}" for i in range(10)], examples))
 """
 
 
@@ -133,73 +115,85 @@ def test_two_processes_that_export_at_once_get_a_version_each(model_dir, images)
         np.testing.assert_allclose(load_exported(folder).predict(images), own, rtol=0, atol=1e-6)
 
 
-def test_nothing_is_published_that_disagrees(model_dir, model, class_names, images, monkeypatch):
-    right = signatures.serving_default
+@pytest.mark.parametrize("wrong", ["serving_default", "uint8", "encoded", "features"])
+def test_nothing_is_published_of_which_one_signature_disagrees(
+    model_dir, model, class_names, examples, monkeypatch, wrong
+):
+    right = signatures.signatures
 
     def forgets_to_scale(model, class_names):
-        endpoint, argument = right(model, class_names)
-        return lambda images: endpoint(images / 255), argument
+        found = right(model, class_names)
+        endpoint, argument = found[wrong]
+        if wrong == "encoded":
+            return {**found, wrong: (lambda image_bytes: endpoint(tf.reverse(image_bytes, [0])), argument)}
+        return {**found, wrong: (lambda images: endpoint(images // 2), argument)}
 
-    monkeypatch.setattr(signatures, "serving_default", forgets_to_scale)
-    with pytest.raises(ExportError, match="probabilities differ by up to 0"):
-        export_model(model, model_dir, class_names, images)
+    monkeypatch.setattr(signatures, "signatures", forgets_to_scale)
+    with pytest.raises(ExportError, match=f"^{wrong} disagrees with the model: .* differ by up to .*: it was not pub"):
+        export_model(model, model_dir, class_names, examples)
+    assert names(model_dir) == []
+
+
+def test_nothing_is_published_whose_accuracy_is_another_one(model_dir, model, class_names, examples):
+    with pytest.raises(ExportError, match=r"accuracy on 12 images is 0\.7500, expected 0\.8400: it was not published"):
+        export_model(model, model_dir, class_names, examples, accuracy=0.84)
     assert names(model_dir) == []
 
 
 def test_nothing_is_published_when_the_fresh_process_is_killed(
-    model_dir, model, class_names, images, monkeypatch, tmp_path
+    model_dir, model, class_names, examples, monkeypatch, tmp_path
 ):
     instead_of_python(monkeypatch, tmp_path, "kill -KILL $$")
     with pytest.raises(ExportError, match=r"died: it was killed by SIGKILL$"):
-        export_model(model, model_dir, class_names, images)
+        export_model(model, model_dir, class_names, examples)
     assert names(model_dir) == []
 
 
 def test_the_last_line_of_a_failing_process_is_the_reason_and_it_sees_no_gpu(
-    model_dir, model, class_names, images, monkeypatch, tmp_path
+    model_dir, model, class_names, examples, monkeypatch, tmp_path
 ):
     instead_of_python(monkeypatch, tmp_path, 'echo noise >&2; echo "no GPU: $CUDA_VISIBLE_DEVICES" >&2; exit 3')
     with pytest.raises(ExportError, match=r"fresh process: no GPU: -1$"):
-        export_model(model, model_dir, class_names, images)
+        export_model(model, model_dir, class_names, examples)
     assert names(model_dir) == []
 
 
-def test_ctrl_c_leaves_nothing(model_dir, model, class_names, images, monkeypatch, tmp_path):
+def test_ctrl_c_leaves_nothing(model_dir, model, class_names, examples, monkeypatch, tmp_path):
     instead_of_python(monkeypatch, tmp_path, "kill -INT $PPID; exec sleep 60")
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         with pytest.raises(KeyboardInterrupt):
-            export_model(model, model_dir, class_names, images)
+            export_model(model, model_dir, class_names, examples)
     finally:
         signal.signal(signal.SIGINT, before)
     assert names(model_dir) == []
 
 
-def test_a_full_disk_leaves_nothing(model_dir, model, class_names, images):
+def test_a_full_disk_leaves_nothing(model_dir, model, class_names, examples):
     resource = pytest.importorskip("resource")
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, limits[1]))
     try:
         with pytest.raises(ExportError, match=f"cannot export to {model_dir}: .*File too large") as caught:
-            export_model(model, model_dir, class_names, images)
+            export_model(model, model_dir, class_names, examples)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert "\n" not in str(caught.value)
     assert names(model_dir) == []
 
 
-def test_a_file_where_the_folder_should_be_is_named(tmp_path, model, class_names, images):
+def test_a_file_where_the_folder_should_be_is_named(tmp_path, model, class_names, examples):
     (tmp_path / "file").touch()
     with pytest.raises(ExportError, match=f"cannot export to {tmp_path}/file/lenet5_none: .*Not a directory"):
-        export_model(model, tmp_path / "file" / "lenet5_none", class_names, images)
+        export_model(model, tmp_path / "file" / "lenet5_none", class_names, examples)
 
 
-def test_a_model_with_infinite_weights_is_not_exported(model_dir, class_names, images):
+def test_a_model_with_infinite_weights_is_not_exported(model_dir, class_names, examples):
     diverged = build_lenet5()
     head = diverged.get_layer("logits")
     head.set_weights([head.get_weights()[0], np.full(10, np.inf)])
     with pytest.raises(ExportError, match="not finite"):
-        export_model(diverged, model_dir, class_names, images)
+        export_model(diverged, model_dir, class_names, examples)
     assert not model_dir.exists()
 
 
@@ -214,10 +208,15 @@ def test_a_model_with_infinite_weights_is_not_exported(model_dir, class_names, i
 )
 def test_a_request_that_does_not_fit_the_model_is_refused(model_dir, model, classes, shape, dtype, message):
     with pytest.raises(InvalidArgument, match=message):
-        export_model(model, model_dir, [f"class {i}" for i in range(classes)], np.zeros(shape, dtype))
+        export_model(
+            model,
+            model_dir,
+            [f"class {i}" for i in range(classes)],
+            Split(np.zeros(shape, dtype), np.zeros(shape[0], np.int64)),
+        )
     assert not model_dir.exists()
 
 
-def test_class_names_of_several_lines_are_refused(model_dir, model, images):
+def test_class_names_of_several_lines_are_refused(model_dir, model, examples):
     with pytest.raises(InvalidArgument, match="one line each"):
-        export_model(model, model_dir, ["two\nlines"] * 10, images)
+        export_model(model, model_dir, ["two\nlines"] * 10, examples)

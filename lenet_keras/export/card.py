@@ -1,0 +1,128 @@
+"""The model card: a README.md beside a model's versions, for whoever finds the folder."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from lenet_keras.config import TrainConfig
+from lenet_keras.data.catalogue import DatasetSpec
+from lenet_keras.pictures import encode_png
+
+CARD = "README.md"  # TensorFlow Serving ignores names that are not numbers
+
+
+def model_card(
+    version: Path,
+    config: TrainConfig,
+    record: Mapping[str, Any],
+    metrics: Mapping[str, Any],
+    spec: DatasetSpec,
+    image: npt.NDArray[np.uint8],
+) -> str:
+    """Describe a version in Markdown: its data, settings, figures, signatures, and requests that work as they stand.
+
+    Args:
+        version: its folder, `<model name>/<version>`.
+        config: the settings it was trained with.
+        record: the run's config.json, of which versions and commit are told.
+        metrics: the run's metrics.json.
+        spec: its data set.
+        image: a real one for the request, uint8 [height, width, 1].
+    """
+    name = version.parent.name
+    height, width, channels = image.shape
+    picture = base64.b64encode(encode_png(image)).decode()
+    settings = {key: value for key, value in config.to_json().items() if value is not None}
+    return f"""\
+# {name}
+
+LeNet-5, regularisation: {config.reg}. Trained on {spec.name}, {spec.train_size:,} images, of which
+{config.held_out:,} were held out. Newest version: {version.name}.
+
+## Figures of version {version.name}
+
+{_table(["split", "loss (nats)", "accuracy"], _figures(metrics))}
+
+The test set has {spec.test_size:,} images; one accuracy of {_percent(metrics["test"]["accuracy"])} on them has a
+standard error of {_standard_error(metrics["test"]["accuracy"], spec.test_size)} points. {metrics["parameters"]:,}
+parameters, {metrics["epochs"]} epochs.
+
+## Classes
+
+{_table(["class_id", "class_name"], [[i, label] for i, label in enumerate(spec.class_names)])}
+
+The same names, a line each, are in `{version.name}/assets/labels.txt`.
+
+## Signatures
+
+{_table(["signature", "input", "outputs"], _signatures(f"[N, {height}, {width}, {channels}]", len(spec.class_names)))}
+
+Pixels are 0 (black, the background) to 255; the model scales them itself. `encoded` takes PNG and JPEG, grey or colour,
+of any size up to 4096 x 4096: made grey, scaled with antialiasing to fit {height} x {width}, centred on black. It
+applies no EXIF orientation.
+
+## Requests
+
+With a server on this folder, as `lenet-keras serve {version.parent.parent}` starts one; the picture is a real one of
+the test set:
+
+```
+curl http://localhost:8501/v1/models/{name}:predict -d '{{"signature_name": "encoded", "instances": [{{"image_bytes": \
+{{"b64": "{picture}"}}}}]}}'
+```
+
+From a file: `lenet-keras predict --url http://localhost:8501/v1/models/{name} IMAGE.png`.
+
+## Settings
+
+{_table(["setting", "value"], [[key, f"`{value}`"] for key, value in settings.items()])}
+
+Trained on {record.get("device")} ({record.get("processor")}) with {_versions(record)}. A training with the same seed
+and the same versions gives the same weights.
+
+## Limits
+
+It was made to compare ways of regularisation, not to sort anybody's wardrobe: it always names one of its
+{len(spec.class_names)} classes, whatever the picture shows, and its probabilities are not calibrated.
+"""
+
+
+def _figures(metrics: Mapping[str, Any]) -> list[list[str]]:
+    measured = [(split, metrics[split]) for split in ("train", "validation", "test") if metrics[split]]
+    return [[split, f"{values['loss']:.4f}", _percent(values["accuracy"])] for split, values in measured]
+
+
+def _signatures(shape: str, classes: int) -> list[list[str]]:
+    outputs = f"`probabilities` float32 [N, {classes}], `class_id` int64 [N], `class_name` string [N]"
+    return [
+        ["`serving_default`", f"`images` float32 {shape}", outputs],
+        ["`uint8`", f"`images` uint8 {shape}", outputs],
+        ["`encoded`", "`image_bytes` string [N]", outputs],
+        ["`features`", f"`images` float32 {shape}", "`features` float32 [N, 84], what the last layer sees"],
+    ]
+
+
+def _table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join("| " + " | ".join(str(cell).replace("|", "\\|") for cell in line) + " |" for line in lines)
+
+
+def _percent(fraction: float) -> str:
+    return f"{100 * fraction:.2f} %"
+
+
+def _standard_error(accuracy: float, images: int) -> str:
+    return f"{100 * (accuracy * (1 - accuracy) / images) ** 0.5:.2f}"
+
+
+def _versions(record: Mapping[str, Any]) -> str:
+    found = record.get("versions", {})
+    return ", ".join(
+        f"{package} {found[package]}" for package in ("lenet-keras", "tensorflow", "keras") if package in found
+    )

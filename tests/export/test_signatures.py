@@ -1,0 +1,84 @@
+"""The signatures of a SavedModel: names, types, shapes, any batch, and one answer whichever way an image comes in."""
+
+import io
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from PIL import Image
+
+from lenet_keras.data import load
+from lenet_keras.export.requests import CLASSIFYING, inputs
+
+CLASSES = {
+    "probabilities": (tf.float32, [None, 10]),
+    "class_id": (tf.int64, [None]),
+    "class_name": (tf.string, [None]),
+}
+IMAGES = (None, 28, 28, 1)
+
+
+@pytest.fixture(scope="module")
+def signatures(published):
+    exported = tf.saved_model.load(str(published))
+    yield exported.signatures
+    del exported  # a signature does not keep its variables alive by itself
+
+
+@pytest.mark.parametrize(
+    ("signature", "argument", "outputs"),
+    [
+        ("serving_default", tf.TensorSpec(IMAGES, tf.float32, name="images"), CLASSES),
+        ("uint8", tf.TensorSpec(IMAGES, tf.uint8, name="images"), CLASSES),
+        ("encoded", tf.TensorSpec((None,), tf.string, name="image_bytes"), CLASSES),
+        ("features", tf.TensorSpec(IMAGES, tf.float32, name="images"), {"features": (tf.float32, [None, 84])}),
+    ],
+)
+def test_a_signature_has_the_names_types_and_shapes_of_the_contract(signatures, signature, argument, outputs):
+    found = signatures[signature]
+    assert found.structured_input_signature[1] == {argument.name: argument}
+    assert {name: (spec.dtype, spec.shape.as_list()) for name, spec in found.structured_outputs.items()} == outputs
+
+
+@pytest.mark.parametrize("signature", CLASSIFYING)
+@pytest.mark.parametrize("size", [1, 3])
+def test_any_batch_gets_the_models_answers(signatures, images, expected, class_names, signature, size):
+    name, array = inputs(images[:size])[signature]
+    outputs = signatures[signature](**{name: tf.constant(array)})
+    np.testing.assert_allclose(outputs["probabilities"], expected[:size], rtol=0, atol=1e-6)
+    classes = expected[:size].argmax(axis=1)
+    np.testing.assert_array_equal(outputs["class_id"], classes)
+    assert [text.decode() for text in outputs["class_name"].numpy()] == [class_names[i] for i in classes]
+
+
+def test_the_last_layer_turns_the_features_into_the_probabilities(signatures, model, images, expected):
+    features = signatures["features"](images=tf.cast(images, tf.float32))["features"]
+    probabilities = tf.nn.softmax(model.get_layer("logits")(features))
+    np.testing.assert_allclose(probabilities, expected, rtol=0, atol=1e-6)
+
+
+def test_a_png_of_the_data_set_is_as_good_as_its_pixels(signatures):
+    real = load("fashion_mnist_sample").test.images
+    by_pixels = signatures["uint8"](images=tf.constant(real))
+    by_files = signatures["encoded"](image_bytes=tf.constant(inputs(real)["encoded"][1]))
+    np.testing.assert_array_equal(by_files["probabilities"], by_pixels["probabilities"])
+
+
+def test_grey_colour_png_and_jpeg_of_any_size_go_into_one_batch(signatures):
+    pixels = np.kron(load("fashion_mnist_sample").test.images[0, :, :, 0], np.ones((4, 4), np.uint8))
+    contents = []
+    for kind, size in [("PNG", (28, 28)), ("PNG", (112, 112)), ("JPEG", (112, 112)), ("JPEG", (300, 300))]:
+        for mode in ("L", "RGB"):
+            file = io.BytesIO()
+            Image.fromarray(pixels).resize(size).convert(mode).save(
+                file, kind, **({"quality": 95} if kind == "JPEG" else {})
+            )
+            contents.append(file.getvalue())
+    outputs = signatures["encoded"](image_bytes=tf.constant(contents))
+    assert len(set(outputs["class_id"].numpy())) == 1
+    assert np.ptp(outputs["probabilities"], axis=0).max() < 0.2
+
+
+def test_a_file_that_is_no_picture_is_an_invalid_argument(signatures):
+    with pytest.raises(tf.errors.InvalidArgumentError):
+        signatures["encoded"](image_bytes=tf.constant([b"not a picture"]))
