@@ -49,9 +49,8 @@ LeNet-5, regularisation: {config.reg}. Trained on {spec.name}, {spec.train_size:
 
 {_table(["split", "loss (nats)", "accuracy"], _figures(metrics))}
 
-The test set has {spec.test_size:,} images; one accuracy of {_percent(metrics["test"]["accuracy"])} on them has a
-standard error of {_standard_error(metrics["test"]["accuracy"], spec.test_size)} points. {metrics["parameters"]:,}
-parameters, {metrics["epochs"]} epochs.
+{metrics["parameters"]:,} parameters, {metrics["epochs"]} epochs. The test set has {spec.test_size:,} images: its accuracy
+has a standard error of {_standard_error(metrics["test"]["accuracy"], spec.test_size)} points.
 
 ## Classes
 
@@ -69,8 +68,8 @@ applies no EXIF orientation.
 
 ## Requests
 
-With a server on this folder, as `lenet-keras serve {version.parent.parent}` starts one; the picture is a real one of
-the test set:
+With a server on the folder that holds this one, as `lenet-keras serve` starts it; the picture is a real one of the test
+set:
 
 ```
 curl http://localhost:8501/v1/models/{name}:predict -d '{{"signature_name": "encoded", "instances": [{{"image_bytes": \
@@ -83,13 +82,14 @@ From a file: `lenet-keras predict --url http://localhost:8501/v1/models/{name} I
 
 {_table(["setting", "value"], [[key, f"`{value}`"] for key, value in settings.items()])}
 
-Trained on {record.get("device")} ({record.get("processor")}) with {_versions(record)}. A training with the same seed
-and the same versions gives the same weights.
+Trained on {record.get("device")} ({record.get("processor")})
+with {_versions(record)}.
+A training with the same seed and the same versions gives the same weights.
 
 ## Limits
 
-It was made to compare ways of regularisation, not to sort anybody's wardrobe: it always names one of its
-{len(spec.class_names)} classes, whatever the picture shows, and its probabilities are not calibrated.
+It always names one of its {len(spec.class_names)} classes, whatever the picture shows, and its probabilities are not
+calibrated.
 """
 
 
