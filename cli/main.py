@@ -12,7 +12,7 @@ from lenet_keras.errors import InvalidArgument, LenetKerasError
 
 from .interruption import interruption
 
-COMMANDS = ("train", "evaluate", "predict", "export", "tensorboard", "models", "data")
+COMMANDS = ("train", "evaluate", "predict", "export", "serve", "tensorboard", "models", "data")
 
 
 class _Commands(click.Group):

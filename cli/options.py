@@ -8,6 +8,7 @@ import click
 
 from lenet_keras.export.layout import DEFAULT_EXPORT_DIR
 
+LOCALHOST = "127.0.0.1"
 FOLDER = click.Path(file_okay=False, path_type=Path)
 
 data_dir = click.option(

@@ -10,6 +10,11 @@ It imports nothing of this package, so it runs however the package was installed
 from __future__ import annotations
 
 import sys
+from pathlib import Path
+
+# Python puts a program's folder first on its path, where the names of our modules would hide other packages'.
+if Path(sys.path[0]) == Path(__file__).parent:
+    del sys.path[0]
 
 import numpy as np
 

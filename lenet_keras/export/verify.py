@@ -16,7 +16,7 @@ import numpy.typing as npt
 from lenet_keras.data import Split
 from lenet_keras.errors import LenetKerasError
 from lenet_keras.export import agreement, run_signatures
-from lenet_keras.export.requests import CLASSIFYING, inputs
+from lenet_keras.export.example_inputs import CLASSIFYING, inputs
 from lenet_keras.metrics import softmax
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ import numpy.typing as npt
 import tensorflow as tf
 from tensorflow_serving.apis import predict_pb2, prediction_log_pb2
 
-from lenet_keras.export.requests import inputs
+from lenet_keras.export.example_inputs import inputs
 
 # The name and place that TensorFlow Serving looks for.
 WARMUP = Path("assets.extra", "tf_serving_warmup_requests")

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-
-from google.protobuf import text_format
-from tensorflow_serving.config import model_server_config_pb2
+from typing import TYPE_CHECKING
 
 from lenet_keras.export import layout
 from lenet_keras.files import write_atomically
+
+if TYPE_CHECKING:
+    from tensorflow_serving.config import model_server_config_pb2
 
 MODELS, BATCHING, MONITORING = "models.config", "batching.config", "monitoring.config"
 CONTAINER_ROOT = "/models"  # where deploy/serving/compose.yaml and `lenet-keras serve` mount the folder of exports
@@ -37,6 +38,8 @@ def write_server_configs(export_dir: Path, root: str = CONTAINER_ROOT, target: P
     Raises:
         OSError: a folder cannot be read, or a file not written.
     """
+    from google.protobuf import text_format
+
     folder = target or export_dir
     models = text_format.MessageToString(models_config(export_dir, root))
     for name, content in ((MODELS, models), (BATCHING, _BATCHING), (MONITORING, _MONITORING)):
@@ -44,21 +47,34 @@ def write_server_configs(export_dir: Path, root: str = CONTAINER_ROOT, target: P
 
 
 def models_config(export_dir: Path, root: str) -> model_server_config_pb2.ModelServerConfig:
-    """All models in `export_dir`, each with its newest version, labelled `canary`, and the one before, `stable`.
+    """All models in `export_dir`, each with its two labelled versions.
 
-    Of a model with one version it is both. The two are loaded side by side, so that a client may ask for a label:
-    `/v1/models/NAME/labels/stable:predict`.
+    They are loaded side by side, so that a client may ask for a label: `/v1/models/NAME/labels/stable:predict`.
 
     Raises:
         OSError: a folder cannot be read.
     """
+    from tensorflow_serving.config import model_server_config_pb2  # imports TensorFlow, which takes seconds
+
     config = model_server_config_pb2.ModelServerConfig()
     for model_dir in layout.model_folders(export_dir):
-        numbers = [int(folder.name) for folder in layout.version_folders(model_dir)][-2:]
+        labels = labelled_versions(model_dir)
         model = config.model_config_list.config.add(
             name=model_dir.name, base_path=f"{root}/{model_dir.name}", model_platform="tensorflow"
         )
-        model.model_version_policy.specific.versions.extend(numbers)
-        model.version_labels["stable"] = numbers[0]
-        model.version_labels["canary"] = numbers[-1]
+        model.model_version_policy.specific.versions.extend(sorted(set(labels.values())))
+        for label, number in labels.items():
+            model.version_labels[label] = number
     return config
+
+
+def labelled_versions(model_dir: Path) -> dict[str, int]:
+    """The versions of a model that are served, by label: the newest is `canary`, the one before it `stable`.
+
+    Of a single version it is both; without any the result is empty.
+
+    Raises:
+        OSError: the folder cannot be read.
+    """
+    newest = [int(folder.name) for folder in layout.version_folders(model_dir)[-2:]]
+    return {"stable": newest[0], "canary": newest[-1]} if newest else {}

@@ -8,7 +8,7 @@ import tensorflow as tf
 from PIL import Image
 
 from lenet_keras.data import load
-from lenet_keras.export.requests import CLASSIFYING, inputs
+from lenet_keras.export.example_inputs import CLASSIFYING, inputs
 
 CLASSES = {
     "probabilities": (tf.float32, [None, 10]),

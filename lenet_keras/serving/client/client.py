@@ -111,10 +111,8 @@ class ServingClient:
         for start in range(0, len(images), BATCH):
             contents = [encode_png(image) for image in images[start : start + BATCH]]
             found = self._transport.classify(contents, version)
-            if len(found.class_names) != len(contents):
-                raise LenetKerasError(
-                    f"{self.endpoint} answered for {len(found.class_names)} of {len(contents)} pictures"
-                )
+            if len(found.class_names) != len(contents) or not found.is_consistent:
+                raise LenetKerasError(f"{self.endpoint} answered in a form that no model of this program has")
             answered = found.version or version
             answers += [
                 Answer(name, class_id, np.array(row), answered)

@@ -66,6 +66,13 @@ class Classified:
     probabilities: list[list[float]]
     version: int | None = None
 
+    @property
+    def is_consistent(self) -> bool:
+        """Whether there is one of each for every picture, and the classes have probabilities."""
+        return len(self.class_names) == len(self.class_ids) == len(self.probabilities) and all(
+            0 <= class_id < len(row) for class_id, row in zip(self.class_ids, self.probabilities, strict=True)
+        )
+
 
 class Transport(Protocol):
     """One of the two protocols, for one endpoint."""

@@ -77,7 +77,9 @@ class RestTransport:
         except urllib.error.URLError as error:
             cause = error.reason.strerror if isinstance(error.reason, OSError) else None
             raise Unavailable(f"{url}: {cause or error.reason}") from error
-        except (OSError, http.client.HTTPException) as error:
+        except http.client.HTTPException as error:
+            raise Unavailable(f"{url}: the answer is no HTTP; is this TensorFlow Serving's REST port?") from error
+        except OSError as error:
             raise Unavailable(f"{url}: {first_line(error)}") from error
         try:
             return json.loads(content)

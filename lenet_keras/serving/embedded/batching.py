@@ -1,0 +1,142 @@
+"""Concurrent requests for one signature are answered by one call of the model.
+
+There is no waiting for company: a free worker takes what has gathered while all were busy. So a lone request is
+answered at once, and the batches grow with the load.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict, deque
+from collections.abc import Hashable
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from lenet_keras.serving.embedded.signatures import Arrays, Signature
+from lenet_keras.serving.embedded.status import Code, ServingError
+
+Outputs = dict[str, npt.NDArray[Any]]
+
+
+@dataclass(frozen=True)
+class _Request:
+    signature: Signature
+    inputs: Arrays
+    rows: int
+    answer: Future[Outputs] = field(default_factory=Future)
+
+
+class Batcher:
+    """Runs requests on threads of its own, several at a time where they fit together.
+
+    Requests fit together if they are for the same loaded signature and their inputs differ in nothing but the batch.
+    The answer to a row can depend in its last digits on how many rows ran with it.
+    """
+
+    def __init__(self, max_batch: int = 64, workers: int = 1, max_waiting: int = 1000) -> None:
+        """Start the threads.
+
+        Args:
+            max_batch: the most rows to merge; a larger request runs alone.
+            workers: threads that call models.
+            max_waiting: the most requests that may wait; further ones are refused.
+        """
+        self._max_batch = max_batch
+        self._max_waiting = max_waiting
+        self._groups: OrderedDict[Hashable, deque[_Request]] = OrderedDict()
+        self._waiting = 0
+        self._closed = False
+        self._changed = threading.Condition()
+        self._threads = [threading.Thread(target=self._work, name=f"batch-{index}") for index in range(workers)]
+        for thread in self._threads:
+            thread.start()
+
+    def submit(self, signature: Signature, inputs: Arrays) -> Future[Outputs]:
+        """Queue a request.
+
+        Raises:
+            ServingError: the inputs do not fit the signature, or too many requests wait.
+        """
+        signature.check(inputs)
+        rows = {array.shape[0] for array in inputs.values()} if signature.batches else set()
+        # Some operations refuse an empty batch: what becomes of it must not depend on company.
+        fits = len(rows) == 1 and rows != {0}
+        request = _Request(signature, inputs, rows.pop() if fits else 1)
+        group: Hashable = object()
+        if fits:
+            group = (id(signature), *(inputs[name].shape[1:] for name in signature.inputs))
+        with self._changed:
+            if self._closed or self._waiting >= self._max_waiting:
+                reason = "the server is shutting down" if self._closed else f"{self._waiting} requests wait already"
+                raise ServingError(Code.UNAVAILABLE, f"{reason}; try again later")
+            self._groups.setdefault(group, deque()).append(request)
+            self._waiting += 1
+            self._changed.notify()
+        return request.answer
+
+    def close(self) -> None:
+        """Answer what was submitted, then end the threads."""
+        with self._changed:
+            self._closed = True
+            self._changed.notify_all()
+        for thread in self._threads:
+            thread.join()
+
+    def _work(self) -> None:
+        while True:
+            with self._changed:
+                while not self._groups and not self._closed:
+                    self._changed.wait()
+                if not self._groups:
+                    return
+                batch = self._take()
+            _answer([request for request in batch if request.answer.set_running_or_notify_cancel()])
+            del batch  # the signature, and with it an unloaded version, must not live until the next request
+
+    def _take(self) -> list[_Request]:
+        group, requests = next(iter(self._groups.items()))
+        batch = [requests.popleft()]
+        rows = batch[0].rows
+        while requests and rows + requests[0].rows <= self._max_batch:
+            rows += requests[0].rows
+            batch.append(requests.popleft())
+        if requests:
+            self._groups.move_to_end(group)  # no group waits for ever behind a busy one
+        else:
+            del self._groups[group]
+        self._waiting -= len(batch)
+        return batch
+
+
+def _answer(batch: list[_Request]) -> None:
+    if len(batch) > 1:
+        try:
+            answers = _run_merged(batch)
+        except Exception:  # one of them may be at fault: each gets what it would have got alone
+            pass
+        else:
+            for request, answer in zip(batch, answers, strict=True):
+                request.answer.set_result(answer)
+            return
+    for request in batch:
+        try:
+            outputs = request.signature.run(request.inputs)
+        except Exception as error:
+            request.answer.set_exception(error)
+        else:
+            request.answer.set_result(outputs)
+
+
+def _run_merged(batch: list[_Request]) -> list[Outputs]:
+    signature = batch[0].signature
+    merged = {name: np.concatenate([request.inputs[name] for request in batch]) for name in signature.inputs}
+    ends = np.cumsum([request.rows for request in batch])
+    outputs = signature.run(merged)
+    if any(len(array) != ends[-1] for array in outputs.values()):
+        raise ValueError("the outputs' batch is not the inputs'")
+    parts = {name: np.split(array, ends[:-1]) for name, array in outputs.items()}
+    return [{name: parts[name][index] for name in outputs} for index in range(len(batch))]
