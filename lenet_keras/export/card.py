@@ -49,8 +49,8 @@ LeNet-5, regularisation: {config.reg}. Trained on {spec.name}, {spec.train_size:
 
 {_table(["split", "loss (nats)", "accuracy"], _figures(metrics))}
 
-{metrics["parameters"]:,} parameters, {metrics["epochs"]} epochs. On {spec.test_size:,} test images the standard error of
-the accuracy is {_standard_error(metrics["test"]["accuracy"], spec.test_size)} points.
+{metrics["parameters"]:,} parameters, {metrics["epochs"]} epochs. On {spec.test_size:,} test images the standard error
+of the accuracy is {_standard_error(metrics["test"]["accuracy"], spec.test_size)} points.
 
 ## Classes
 
