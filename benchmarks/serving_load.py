@@ -1,0 +1,198 @@
+"""Latency and throughput of a served model, beside a bare loop over the same SavedModel.
+
+    python benchmarks/serving_load.py exported_models/lenet5_none --output docs/serving_load.json
+
+Starts `lenet-keras serve`'s embedded server in a process of its own (or asks the one at --rest and --grpc) and sends
+requests from several threads of this process for some seconds each: numbers as JSON, PNG files in JSON, and gRPC, with
+1, 16 and 64 images a request. The peer is a third process that calls the signature `uint8` in a loop with nothing
+around it. Server and client share the machine's cores, as a bare loop does not: ratios above one half on two cores mean
+that the server itself costs little. Prints a table; --output keeps the figures.
+"""
+
+from __future__ import annotations
+
+import argparse
+import base64
+import contextlib
+import http.client
+import itertools
+import json
+import os
+import re
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+
+from lenet_keras import runtime
+from lenet_keras.data import load
+from lenet_keras.export.layout import version_folders
+from lenet_keras.pictures import encode_png
+
+BATCHES = (1, 16, 64)
+
+BARE_LOOP = """
+import sys, time
+from lenet_keras import runtime
+runtime.load_tensorflow()
+import tensorflow as tf
+from lenet_keras.data import load
+model = tf.saved_model.load(sys.argv[1])
+classify = model.signatures["uint8"]
+for batch in map(int, sys.argv[3:]):
+    images = tf.constant(load("fashion_mnist_sample").test.images[:batch])
+    for _ in range(20):
+        classify(images=images)
+    calls, begun = 0, time.perf_counter()
+    while time.perf_counter() - begun < float(sys.argv[2]):
+        {name: tensor.numpy() for name, tensor in classify(images=images).items()}
+        calls += 1
+    print(batch * calls / (time.perf_counter() - begun), flush=True)
+"""
+
+# Sends one request again and again; a closure over its own connection.
+Send = Callable[[], None]
+
+
+def rest_sender(address: str, model: str, body: bytes) -> Send:
+    """Post `body` to the model's predict, over one connection that stays open."""
+    connection = http.client.HTTPConnection(address)
+
+    def send() -> None:
+        connection.request("POST", f"/v1/models/{model}:predict", body, {"Content-Type": "application/json"})
+        answer = connection.getresponse()
+        content = answer.read()
+        if answer.status != 200:
+            raise RuntimeError(content[:300])
+
+    return send
+
+
+def grpc_sender(address: str, model: str, images: np.ndarray) -> Send:
+    """Ask PredictionService.Predict, over one channel."""
+    import grpc
+    import tensorflow as tf
+    from tensorflow_serving.apis import predict_pb2, prediction_service_pb2_grpc
+
+    # Without its own pool of connections, every channel of the process would share one.
+    channel = grpc.insecure_channel(address, options=[("grpc.use_local_subchannel_pool", 1)])
+    stub = prediction_service_pb2_grpc.PredictionServiceStub(channel)
+    request = predict_pb2.PredictRequest()
+    request.model_spec.name, request.model_spec.signature_name = model, "uint8"
+    request.inputs["images"].CopyFrom(tf.make_tensor_proto(images))
+    return lambda: stub.Predict(request)
+
+
+def senders(rest: str, grpc: str, model: str, images: np.ndarray) -> dict[str, Callable[[], Send]]:
+    """How to make a sender for each of the three ways to ask."""
+    numbers = {"signature_name": "uint8", "instances": images.tolist()}
+    files = [{"image_bytes": {"b64": base64.b64encode(encode_png(image)).decode()}} for image in images]
+    encoded = {"signature_name": "encoded", "instances": files}
+    return {
+        "REST, numbers": lambda: rest_sender(rest, model, json.dumps(numbers).encode()),
+        "REST, PNG files": lambda: rest_sender(rest, model, json.dumps(encoded).encode()),
+        "gRPC, uint8": lambda: grpc_sender(grpc, model, images),
+    }
+
+
+def measure(make: Callable[[], Send], clients: int, seconds: float) -> list[float]:
+    """Send from so many threads for so long; the seconds that each request took."""
+    taken: list[list[float]] = [[] for _ in range(clients)]
+    failures: list[Exception] = []
+    end = time.perf_counter() + seconds
+
+    def work(mine: list[float]) -> None:
+        try:
+            send = make()
+            send()  # connects
+            while (begun := time.perf_counter()) < end:
+                send()
+                mine.append(time.perf_counter() - begun)
+        except Exception as error:
+            failures.append(error)
+
+    threads = [threading.Thread(target=work, args=(mine,)) for mine in taken]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    if failures:
+        raise failures[0]
+    return list(itertools.chain.from_iterable(taken))
+
+
+@contextlib.contextmanager
+def embedded_server(export_dir: Path) -> Iterator[tuple[str, str]]:
+    """Serve `export_dir` in a process; yields the addresses of REST and gRPC."""
+    program = "from lenet_keras_cli.main import main; main(prog_name='lenet-keras')"
+    command = ["serve", str(export_dir), "--backend", "embedded", "--rest-port", "0", "--grpc-port", "0"]
+    process = subprocess.Popen(
+        [sys.executable, "-c", program, *command], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+    )
+    assert process.stdout is not None
+    try:
+        rest, grpc = (re.search(r"[\w.]+:\d+", process.stdout.readline()) for _ in range(2))
+        assert rest
+        assert grpc
+        yield rest[0], grpc[0]
+    finally:
+        process.terminate()
+        process.wait()
+
+
+def main() -> None:
+    """Measure and show."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("model", type=Path, help="a model's folder of versions, in the folder of exports")
+    parser.add_argument("--clients", type=int, default=8, help="threads that ask")
+    parser.add_argument("--seconds", type=float, default=5.0, help="for each figure")
+    parser.add_argument("--rest", help="HOST:PORT of a server that is up, with --grpc")
+    parser.add_argument("--grpc", help="its HOST:PORT for gRPC")
+    parser.add_argument("--output", type=Path, help="JSON file for the figures")
+    options = parser.parse_args()
+    runtime.load_tensorflow()
+
+    version = version_folders(options.model)[-1]
+    bare = subprocess.run(
+        [sys.executable, "-c", BARE_LOOP, str(version), str(options.seconds), *map(str, BATCHES)],
+        check=True, capture_output=True, text=True,
+    )  # fmt: skip
+    peer = dict(zip(BATCHES, map(float, bare.stdout.split()), strict=True))
+    given = contextlib.nullcontext((options.rest, options.grpc))
+    rows = []
+    with given if options.rest else embedded_server(options.model.parent) as (rest, grpc):
+        for batch in BATCHES:
+            images = load("fashion_mnist_sample").test.images[:batch]
+            rows.append({"way": "bare loop", "batch": batch, "images_per_second": peer[batch], "ratio": 1.0})
+            for way, make in senders(rest, grpc, options.model.name, images).items():
+                taken = measure(make, options.clients, options.seconds)
+                rate = batch * len(taken) / options.seconds
+                p50, p99 = (1e3 * float(np.percentile(taken, q)) for q in (50, 99))
+                rows.append(
+                    {"way": way, "batch": batch, "images_per_second": rate, "ratio": rate / peer[batch],
+                     "p50_ms": p50, "p99_ms": p99}
+                )  # fmt: skip
+    report = {
+        "server": options.rest or "embedded",
+        "clients": options.clients,
+        "seconds": options.seconds,
+        "processor": runtime.processor(),
+        "versions": runtime.versions(),
+        "load_average": os.getloadavg()[0],
+        "rows": rows,
+    }
+    if options.output:
+        options.output.write_text(json.dumps(report, indent=2) + "\n")
+    print(f"{report['processor']}; server: {report['server']}; {options.clients} clients")
+    print(f"{'way':<16}{'batch':>6}{'images/s':>10}{'of bare':>9}{'p50 ms':>8}{'p99 ms':>8}")
+    for row in rows:
+        latency = f"{row['p50_ms']:>8.1f}{row['p99_ms']:>8.1f}" if "p50_ms" in row else ""
+        print(f"{row['way']:<16}{row['batch']:>6}{row['images_per_second']:>10,.0f}{row['ratio']:>9.2f}{latency}")
+
+
+if __name__ == "__main__":
+    main()
