@@ -71,6 +71,9 @@ class TrainConfig:
     histograms: bool = False
 
     def __post_init__(self) -> None:
+        for name in ("dataset", "reg", "activation", "pooling", "strategy"):
+            _check_type(name, getattr(self, name), str, "a string")
+        _check_type("histograms", self.histograms, bool, "true or false")
         spec = dataset_spec(self.dataset)
         object.__setattr__(self, "reg", reg_name(parse_reg(self.reg)))
         if self.validation is None:
@@ -108,8 +111,10 @@ class TrainConfig:
         """The inverse of `to_json`.
 
         Raises:
-            InvalidArgument: a setting that this version does not know, or one out of range.
+            InvalidArgument: no mapping, a setting that this version does not know, or one of a wrong type or range.
         """
+        if not isinstance(settings, Mapping):
+            raise InvalidArgument(f"settings must be a mapping of names to values. Received: {settings!r}")
         unknown = sorted(set(settings) - {field.name for field in dataclasses.fields(cls)})
         if unknown:
             raise InvalidArgument(f"unknown setting {unknown[0]!r}: written by another version of lenet-keras?")
@@ -123,6 +128,11 @@ class TrainConfig:
             for name in here
             if name not in CHANGEABLE and here[name] != there[name]
         ]
+
+
+def _check_type(name: str, value: object, expected: type, described: str) -> None:
+    if not isinstance(value, expected):
+        raise InvalidArgument(f"{name} must be {described}. Received: {value!r}")
 
 
 def _check_whole(name: str, value: object, smallest: int, largest: int | None = None) -> None:

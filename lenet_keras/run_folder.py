@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from lenet_keras.config import TrainConfig
-from lenet_keras.errors import InvalidArgument, LenetKerasError
+from lenet_keras.errors import InvalidArgument, LenetKerasError, first_line
 from lenet_keras.files import is_unfinished, remove, remove_unfinished, write_atomically
 from lenet_keras.run_lock import LOCK_NAME, locked
 
@@ -123,7 +123,9 @@ class RunFolder:
             )
         try:
             return TrainConfig.from_json(content["settings"])
-        except (InvalidArgument, KeyError, TypeError) as error:
+        except KeyError as error:
+            raise LenetKerasError(f"{self.config_json} is damaged: it has no settings.") from error
+        except InvalidArgument as error:
             raise LenetKerasError(f"{self.config_json} is damaged: {error}") from error
 
     def read_record(self) -> dict[str, Any]:
@@ -152,8 +154,9 @@ class RunFolder:
             raise LenetKerasError(f"{self.path} is not finished: it has no metrics.json. Continue it with --resume.")
         metrics = _read_json(self.metrics_json)
         missing = sorted(METRICS - metrics.keys())
-        if missing:
-            raise LenetKerasError(f"{self.metrics_json} is damaged: it has no {missing[0]!r}.")
+        if missing or not isinstance(metrics["test"], dict) or not {"loss", "accuracy"} <= metrics["test"].keys():
+            what = missing[0] if missing else "loss and accuracy of the test set"
+            raise LenetKerasError(f"{self.metrics_json} is damaged: it has no {what}.")
         return metrics
 
 
@@ -165,7 +168,7 @@ def _read_json(path: Path) -> dict[str, Any]:
     try:
         content = json.loads(path.read_bytes())
     except (OSError, ValueError, RecursionError) as error:
-        raise LenetKerasError(f"{path} cannot be read: {error}") from error
+        raise LenetKerasError(f"{path} cannot be read: {first_line(error)}") from error
     if not isinstance(content, dict):
         raise LenetKerasError(f"{path} is damaged: a JSON object was expected.")
     return content

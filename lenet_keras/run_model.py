@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import zipfile
-
 import keras
 
 from lenet_keras.errors import LenetKerasError, first_line
@@ -19,8 +17,8 @@ def load_run_model(folder: RunFolder) -> keras.Model:
     folder.read_metrics()
     try:
         return keras.saving.load_model(folder.model_keras, safe_mode=True)
-    except (OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile) as error:
-        cause = first_line(error)
+    except Exception as error:  # damage shows as nearly any type: OSError, ValueError, KeyError, BadZipFile, zlib.error
         raise LenetKerasError(
-            f"{folder.model_keras} is damaged ({cause}). Train the run again with --overwrite."
+            f"{folder.model_keras} is damaged, or holds what no model of this program does ({first_line(error)}). "
+            "Train the run again with --overwrite."
         ) from error

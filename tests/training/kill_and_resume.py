@@ -8,6 +8,7 @@ it, which saves the import's seconds. Prints one JSON line: the kills, what they
 compared; a difference is an error.
 """
 
+import dataclasses
 import json
 import os
 import random
@@ -107,7 +108,7 @@ def main(folder: Path, reg: str, kills: int, seed: int) -> None:
     chance = random.Random(seed)
     settings = TrainConfig(
         dataset="fashion_mnist_sample", reg=reg, epochs=EPOCHS, batch_size=16, learning_rate=3e-3, seed=seed,
-        checkpoint_steps=7, early_stopping=6,
+        early_stopping=6,
     )  # fmt: skip
     child, pipe = train_in_child(settings, folder / "whole")
     os.read(pipe, 1)
@@ -121,7 +122,8 @@ def main(folder: Path, reg: str, kills: int, seed: int) -> None:
     while places.total() < kills:
         run_dir = folder / str(compared)
         while True:
-            child, pipe = train_in_child(settings, run_dir)
+            # Saved after every step, so that many kills fall into the writing.
+            child, pipe = train_in_child(dataclasses.replace(settings, checkpoint_steps=1), run_dir)
             os.read(pipe, 1)  # returns at the end of the child too
             os.close(pipe)
             if places.total() < kills:

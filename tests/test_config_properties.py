@@ -1,0 +1,155 @@
+"""Settings of every kind, and config.json and metrics.json with anything in them."""
+
+import json
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from lenet_keras.config import STRATEGIES, TrainConfig
+from lenet_keras.data.catalogue import DATASETS
+from lenet_keras.errors import InvalidArgument, LenetKerasError
+from lenet_keras.models.variants import ACTIVATIONS, POOLINGS, REGULARISATIONS
+from lenet_keras.run_folder import METRICS, RunFolder
+
+NAMES = tuple(TrainConfig().to_json())
+COMBINABLE = [name for name in REGULARISATIONS if name != "none"]
+
+ANYTHING = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.integers(10**300, 10**400) | st.floats() | st.text(max_size=9)
+    | st.sampled_from([*DATASETS, *REGULARISATIONS, *ACTIVATIONS, *POOLINGS, *STRATEGIES]),
+    lambda values: st.lists(values, max_size=3) | st.dictionaries(st.text(max_size=5), values, max_size=3),
+    max_leaves=5,
+)  # fmt: skip
+
+VALID = st.fixed_dictionaries(
+    {
+        "dataset": st.sampled_from(sorted(DATASETS)),
+        "reg": st.just("none") | st.sets(st.sampled_from(COMBINABLE), min_size=1).map("+".join),
+        "activation": st.sampled_from(ACTIVATIONS),
+        "pooling": st.sampled_from(POOLINGS),
+        "dropout_rate": st.floats(0, 1, exclude_max=True),
+        "weight_decay": st.floats(0, 1e30) | st.integers(0, 5),
+        "learning_rate": st.floats(0, 1e30, exclude_min=True),
+        "batch_size": st.integers(1, 100),
+        "epochs": st.integers(1),
+        "validation": st.none() | st.integers(1, 400),
+        "early_stopping": st.none() | st.integers(1),
+        "seed": st.integers(0, 2**32 - 1),
+        "strategy": st.sampled_from(STRATEGIES),
+        "checkpoint_steps": st.none() | st.integers(1),
+        "histograms": st.booleans(),
+    }
+)
+
+WRONG = {
+    "dataset": st.text(max_size=8).filter(lambda name: name not in DATASETS),
+    "reg": st.text(max_size=8).filter(lambda name: not set(name.split("+")) <= set(REGULARISATIONS)),
+    "activation": st.text(max_size=8).filter(lambda name: name not in ACTIVATIONS),
+    "pooling": st.text(max_size=8).filter(lambda name: name not in POOLINGS),
+    "dropout_rate": st.floats(max_value=0, exclude_max=True) | st.floats(1) | st.just(float("nan")),
+    "weight_decay": st.floats(max_value=0, exclude_max=True) | st.sampled_from([float("nan"), float("inf"), 10**400]),
+    "learning_rate": st.floats(max_value=0) | st.sampled_from([float("nan"), float("inf"), 10**400, True]),
+    "batch_size": st.integers(max_value=0) | st.integers(200_000, 10**40) | st.just(1.0),
+    "epochs": st.integers(max_value=0) | st.just(True),
+    "validation": st.integers(max_value=-1) | st.integers(200_000, 10**40),
+    "early_stopping": st.integers(max_value=0),
+    "seed": st.integers(max_value=-1) | st.integers(2**32, 10**40),
+    "strategy": st.text(max_size=8).filter(lambda name: name not in STRATEGIES),
+    "checkpoint_steps": st.integers(max_value=0),
+    "histograms": st.integers() | st.text(max_size=3),
+}
+
+
+def result_or_refusal(call, *arguments):
+    """What `call` returns, or the message of its error."""
+    try:
+        return call(*arguments), None
+    except LenetKerasError as error:
+        return None, str(error)
+
+
+def test_every_setting_has_wrong_values():
+    assert set(WRONG) == set(NAMES)
+
+
+@given(VALID)
+def test_settings_within_their_ranges_are_accepted_and_come_back_from_json(values):
+    config = TrainConfig(**values)
+    again = TrainConfig.from_json(json.loads(json.dumps(config.to_json())))
+    assert again == config
+    assert config.differences(again) == []
+
+
+@given(VALID, st.data())
+def test_a_setting_out_of_its_range_is_named(values, data):
+    name = data.draw(st.sampled_from(NAMES))
+    with pytest.raises(InvalidArgument) as refused:
+        TrainConfig(**{**values, name: data.draw(WRONG[name])})
+    message = str(refused.value)
+    assert len(message.splitlines()) == 1
+    assert name in message or (name == "dataset" and "data set" in message)
+
+
+@settings(max_examples=400)
+@given(st.dictionaries(st.sampled_from(NAMES) | st.text(max_size=5), ANYTHING, max_size=6) | ANYTHING)
+def test_any_mapping_makes_a_config_or_one_line(values):
+    config, refusal = result_or_refusal(TrainConfig.from_json, values)
+    if refusal is None:
+        assert TrainConfig.from_json(config.to_json()) == config
+    else:
+        assert len(refusal.splitlines()) == 1
+
+
+def damaged(content):
+    """What may have become of a file."""
+    positions = st.integers(0, len(content) - 1)
+    return (
+        st.binary(max_size=50)
+        | ANYTHING.map(lambda value: json.dumps(value).encode())
+        | st.just(b"[" * 100_000)
+        | st.just(b'{"format": 1, "settings": ' + b'{"a":' * 50_000)
+        | positions.map(lambda end: content[:end])
+        | st.tuples(positions, st.integers(0, 255)).map(
+            lambda change: content[: change[0]] + bytes([change[1]]) + content[change[0] + 1 :]
+        )
+    )
+
+
+CONFIG = json.dumps({"format": 1, "settings": TrainConfig().to_json(), "device": "CPU"}).encode()
+METRICS_FILE = json.dumps({name: {"loss": 0.5, "accuracy": 0.9} for name in METRICS}).encode()
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return RunFolder(tmp_path_factory.mktemp("run"))
+
+
+@settings(max_examples=400, deadline=None)
+@given(content=damaged(CONFIG))
+def test_a_damaged_config_json_is_named_in_one_line(folder, content):
+    folder.config_json.write_bytes(content)
+    config, refusal = result_or_refusal(folder.read_config)
+    if refusal is not None:
+        assert refusal.startswith(str(folder.config_json))
+        assert len(refusal.splitlines()) == 1
+    else:
+        assert isinstance(config, TrainConfig)
+
+
+@settings(max_examples=400, deadline=None)
+@given(content=damaged(METRICS_FILE))
+def test_a_damaged_metrics_json_is_named_in_one_line(folder, content):
+    folder.metrics_json.write_bytes(content)
+    metrics, refusal = result_or_refusal(folder.read_metrics)
+    if refusal is not None:
+        assert refusal.startswith(str(folder.metrics_json))
+        assert len(refusal.splitlines()) == 1
+    else:
+        assert metrics.keys() >= METRICS
+
+
+def test_a_newer_format_says_so(folder):
+    folder.config_json.write_bytes(CONFIG.replace(b'"format": 1', b'"format": 2'))
+    with pytest.raises(LenetKerasError, match=r"has format 2, this version reads 1\. Use the version"):
+        folder.read_config()

@@ -1,0 +1,105 @@
+"""Pictures of any mode, size and content, and files with anything in them."""
+
+import io
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as arrays
+from PIL import Image
+
+from lenet_keras.errors import InvalidArgument
+from lenet_keras.pictures import read_picture
+
+BYTES = st.integers(0, 255)
+KINDS = [(mode, "PNG") for mode in ("1", "L", "LA", "P", "RGB", "RGBA", "I;16")] + [
+    (mode, "JPEG") for mode in ("L", "RGB", "CMYK")
+]
+
+
+@st.composite
+def files(draw):
+    """The content of a picture's file."""
+    mode, kind = draw(st.sampled_from(KINDS))
+    width, height = draw(st.integers(1, 300)), draw(st.integers(1, 40))
+    chance = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
+    if mode == "I;16":
+        image = Image.fromarray(chance.integers(0, 2**16, (height, width), dtype=np.uint16))
+    elif mode in ("1", "P"):
+        image = Image.fromarray(chance.integers(0, 256, (height, width), dtype=np.uint8)).convert(mode)
+    else:
+        bands = len(Image.new(mode, (1, 1)).getbands())
+        image = Image.frombytes(mode, (width, height), chance.bytes(height * width * bands))
+    options = {"transparency": draw(BYTES)} if mode in ("L", "P") and kind == "PNG" and draw(st.booleans()) else {}
+    if draw(st.booleans()):
+        exif = Image.Exif()
+        exif[0x0112] = draw(st.integers(0, 9))  # its orientation, valid from 1 to 8
+        options["exif"] = exif
+    content = io.BytesIO()
+    image.save(content, kind, **options)
+    return content.getvalue()
+
+
+@st.composite
+def damaged_files(draw):
+    """A picture's file with bytes changed, put in or cut off; or something else."""
+    content = bytearray(draw(files() | st.binary(max_size=100)))
+    for _ in range(draw(st.integers(1, 4))):
+        place = draw(st.integers(0, len(content)) | st.integers(0, min(len(content), 60)))
+        change = draw(st.sampled_from(["change", "insert", "cut"]))
+        if change == "cut":
+            del content[place:]
+        elif change == "insert" or place == len(content):
+            content[place:place] = draw(st.binary(max_size=5))
+        else:
+            content[place] = draw(BYTES)
+    return bytes(content)
+
+
+@pytest.fixture(scope="module")
+def path(tmp_path_factory):
+    return tmp_path_factory.mktemp("pictures") / "picture"
+
+
+@settings(max_examples=300, deadline=None)
+@given(content=files(), size=st.just((28, 28)) | st.tuples(st.integers(1, 64), st.integers(1, 64)))
+def test_any_picture_becomes_grey_pixels_of_the_size_asked_for(path, content, size):
+    path.write_bytes(content)
+    pixels = read_picture(path, size).pixels
+    assert pixels.dtype == np.uint8
+    assert pixels.shape == (*size, 1)
+
+
+@settings(max_examples=100, deadline=None)
+@given(pixels=arrays.arrays(np.uint8, st.tuples(st.integers(1, 40), st.integers(1, 40))))
+def test_a_grey_picture_of_the_size_asked_for_keeps_its_pixels(path, pixels):
+    Image.fromarray(pixels).save(path, "PNG")
+    np.testing.assert_array_equal(read_picture(path, pixels.shape).pixels[:, :, 0], pixels)
+
+
+@settings(max_examples=100, deadline=None)
+@given(level=BYTES, width=st.integers(1, 200), height=st.integers(1, 200))
+def test_a_picture_of_one_grey_stays_so_within_its_place(path, level, width, height):
+    Image.new("L", (width, height), level).save(path, "PNG")
+    pixels = read_picture(path).pixels[:, :, 0]
+    scale = 28 / max(width, height)
+    inside = max(1, round(height * scale)) * max(1, round(width * scale))
+    assert np.count_nonzero(pixels == level) >= inside
+    assert set(np.unique(pixels)) <= {0, level}
+
+
+@settings(max_examples=600, deadline=None)
+@given(content=damaged_files())
+def test_damage_is_read_or_refused_in_one_line_that_names_the_file(path, content):
+    path.write_bytes(content)
+    message = None
+    try:
+        pixels = read_picture(path).pixels
+    except InvalidArgument as error:
+        message = str(error)
+    if message is None:
+        assert pixels.shape == (28, 28, 1)
+    else:
+        assert message.startswith(str(path))
+        assert len(message.splitlines()) == 1

@@ -1,0 +1,174 @@
+"""Disks that are full or read-only, and folders that vanish: real file systems, and what is left on them."""
+
+import errno
+import resource
+import shutil
+import subprocess
+
+import keras
+import pytest
+
+from lenet_keras import train
+from lenet_keras.checkpoint import StateStore
+from lenet_keras.errors import LenetKerasError
+from lenet_keras.export import ExportError, export_run, load_exported
+from lenet_keras.files import is_unfinished
+from lenet_keras.run_folder import RunFolder
+
+from .comparison import assert_same_run, config
+
+SETTINGS = {"early_stopping": 3, "histograms": True}  # both make the files larger
+
+
+def mount(folder, *options):
+    return subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", ",".join(options), "tmpfs", folder], capture_output=True, check=False
+    )
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """A function that mounts a file system of so many kilobytes, or changes it; the folder it is at."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+
+    def with_options(*options):
+        done = mount(folder, *options)
+        if done.returncode:
+            pytest.skip(f"mounting is not permitted here: {done.stderr.decode().strip()}")
+        return folder
+
+    yield with_options
+    subprocess.run(["umount", "--lazy", folder], capture_output=True, check=False)
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """A run that nothing happened to."""
+    run_dir = tmp_path_factory.mktemp("whole") / "run"
+    train(config(**SETTINGS), run_dir)
+    return run_dir
+
+
+def unfinished(run_dir):
+    return [path for path in run_dir.rglob("*") if is_unfinished(path)]
+
+
+class At(keras.callbacks.Callback):
+    """Does something at the end of the training or of an epoch (counted from 0)."""
+
+    def __init__(self, action, epoch=None):
+        super().__init__()
+        self.action = action
+        self.epoch = epoch
+
+    def on_epoch_end(self, epoch, logs=None):
+        if epoch == self.epoch:
+            self.action()
+
+    def on_train_end(self, logs=None):
+        if self.epoch is None:
+            self.action()
+
+
+@pytest.mark.parametrize(
+    ("kilobytes", "name", "epochs"),
+    [(4, "config.json", 0), (12, "train", 0), (20, "validation", 0), (300, "state.npz", 0),
+     (1500, "state.npz", 1), (2600, "state.npz", 2)],
+)  # fmt: skip
+def test_a_full_disk_costs_what_was_not_saved_yet_and_no_more(small_disk, whole, kilobytes, name, epochs):
+    disk = small_disk(f"size={kilobytes}k")
+    run_dir = disk / "run"
+    with pytest.raises(OSError, match="No space left on device") as refused:
+        train(config(**SETTINGS), run_dir)
+    assert refused.value.errno == errno.ENOSPC
+    assert refused.value.filename == str(run_dir / name)
+    assert unfinished(run_dir) == []
+    state = StateStore(run_dir).read()
+    assert (0 if state is None else len(state.history)) == epochs
+
+    small_disk("remount", "size=8m")
+    train(config(**SETTINGS), run_dir, resume="auto")
+    assert_same_run(run_dir, whole)
+
+
+def test_a_disk_that_is_full_after_the_last_epoch_keeps_the_training(small_disk, whole):
+    disk = small_disk("size=8m")
+
+    def fill():
+        with (disk / "filler").open("wb", buffering=0) as file, pytest.raises(OSError, match="No space"):
+            while True:
+                file.write(bytes(4096))
+
+    with pytest.raises(OSError, match="No space left on device") as refused:
+        train(config(**SETTINGS), disk / "run", callbacks=[At(fill)])
+    assert refused.value.filename.startswith(str(disk / "run"))
+    assert not RunFolder(disk / "run").is_finished
+    (disk / "filler").unlink()
+    train(config(**SETTINGS), disk / "run", resume=True)
+    assert_same_run(disk / "run", whole)
+
+
+def test_a_disk_that_is_read_only_keeps_what_was_saved(small_disk, whole):
+    disk = small_disk("size=8m")
+
+    def interrupt():
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train(config(**SETTINGS), disk / "run", callbacks=[At(interrupt, epoch=1)])
+    small_disk("remount", "ro")
+    with pytest.raises(OSError, match="Read-only file system") as refused:
+        train(config(**SETTINGS), disk / "run", resume=True)
+    assert refused.value.filename == str(disk / "run" / ".lock")
+    assert StateStore(disk / "run").read() is not None
+    small_disk("remount", "rw")
+    train(config(**SETTINGS), disk / "run", resume=True)
+    assert_same_run(disk / "run", whole)
+
+
+def test_a_disk_without_room_for_an_export_keeps_the_version_that_is_there(small_disk, whole):
+    disk = small_disk("size=8m")
+    shutil.copytree(whole, disk.parent / "run")
+    version = export_run(disk.parent / "run", disk)
+    small_disk("remount", f"size={shutil.disk_usage(disk).used + 200_000}")
+    with pytest.raises(ExportError, match=f"cannot export to {version.parent}: .*No space left on device"):
+        export_run(disk.parent / "run", disk)
+    assert sorted(path.name for path in version.parent.iterdir() if path.name != "README.md") == ["1"]
+    assert load_exported(version.parent).path == version
+
+
+def test_a_file_that_may_grow_no_further_keeps_what_was_saved(tmp_path, whole):
+    """The same without the right to mount: a limit on the size of a file."""
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+
+    def limit():
+        resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, limits[1]))
+
+    try:
+        with pytest.raises(OSError, match="File too large") as refused:
+            train(config(**SETTINGS), tmp_path / "run", callbacks=[At(limit, epoch=1)])
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert refused.value.filename == str(tmp_path / "run" / "state.npz")
+    assert unfinished(tmp_path / "run") == []
+    assert len(StateStore(tmp_path / "run").read().history) == 1
+    train(config(**SETTINGS), tmp_path / "run", resume=True)
+    assert_same_run(tmp_path / "run", whole)
+
+
+def test_a_folder_that_vanishes_is_named_and_not_made_anew(tmp_path):
+    run_dir = tmp_path / "runs" / "run"
+    with pytest.raises(FileNotFoundError) as refused:
+        train(config(), run_dir, callbacks=[At(lambda: shutil.rmtree(run_dir), epoch=1)])
+    assert refused.value.filename == str(run_dir / "state.npz")
+    assert not run_dir.exists()
+
+
+def test_a_run_folder_that_is_a_file_is_no_run(tmp_path):
+    (tmp_path / "run").write_text("a file")
+    with pytest.raises(LenetKerasError, match="is no run folder"):
+        train(config(), tmp_path / "run")
+    with pytest.raises(OSError, match="Not a directory"):
+        train(config(), tmp_path / "run" / "inside")
+    assert [path.name for path in tmp_path.iterdir()] == ["run"]
