@@ -7,7 +7,12 @@ from importlib import metadata
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
-ALIASES = {"PIL": "pillow"}
+ALIASES = {
+    "PIL": "pillow",
+    "google": "protobuf",
+    "grpc": "grpcio",
+    "tensorflow_serving": "tensorflow_serving_api",
+}
 
 
 def imports(folder):
