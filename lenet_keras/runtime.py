@@ -38,12 +38,12 @@ def load_tensorflow(verbose: bool = False) -> None:
 
         return
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    with _muted_stderr():
+    with muted_stderr():
         import tensorflow  # noqa: F401
 
 
 @contextlib.contextmanager
-def _muted_stderr() -> Iterator[None]:
+def muted_stderr() -> Iterator[None]:
     # Some of TensorFlow's libraries write before they have read TF_CPP_MIN_LOG_LEVEL, from C++, past sys.stderr.
     sys.stderr.flush()
     kept = os.dup(2)

@@ -51,6 +51,17 @@ def check_classes(
             )
 
 
+def check_probabilities(name: str, outputs: Outputs, expected: npt.NDArray[np.float64]) -> None:
+    """Compare `probabilities` [N, classes] and `class_id` [N] of a file for another runtime with the model's own.
+
+    Raises:
+        Disagreement: as `check_classes`.
+    """
+    _check_form(name, "probabilities", outputs.get("probabilities"), "float32", expected.shape)
+    _check_form(name, "class_id", outputs.get("class_id"), "int64", (len(expected),))
+    _check_close(name, "probabilities", outputs["probabilities"], expected, 1.0)
+
+
 def check_features(outputs: Outputs, expected: npt.NDArray[np.float32]) -> None:
     """Compare what the signature `features` returned, `features` [N, width], with the model's own.
 

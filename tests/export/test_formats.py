@@ -1,0 +1,104 @@
+"""Files for other runtimes: what they hold, that they agree with the model, and that what does not is not published."""
+
+import json
+
+import numpy as np
+import onnx
+import pytest
+
+from lenet_keras.data import Split, load
+from lenet_keras.errors import InvalidArgument, LenetKerasError
+from lenet_keras.export import ExportError, formats, load_exported
+from lenet_keras.export.formats import export_file, export_run_file, litert
+from lenet_keras.export.formats import onnx as onnx_format
+from lenet_keras.run_folder import RunFolder
+from lenet_keras.run_model import load_run_model
+
+RUNTIMES = {"litert": litert, "onnx": onnx_format}
+SUFFIXES = {"litert": "tflite", "onnx": "onnx"}
+
+
+def names(folder):
+    return sorted(path.name for path in folder.iterdir())
+
+
+@pytest.mark.parametrize("file_format", ["litert", "onnx"])
+def test_a_file_agrees_with_the_model_for_any_batch(tmp_path, model, examples, expected, class_names, file_format):
+    found = export_file(model, tmp_path / "model" / "m", class_names, examples, file_format)
+    assert found.path == tmp_path / "model" / f"m.{SUFFIXES[file_format]}"
+    assert found.accuracy == 0.75
+    assert found.largest_difference < 1e-6
+    content = found.path.read_bytes()
+    assert found.size == len(content)
+    for count in (1, 3):
+        outputs = RUNTIMES[file_format].run(content, examples.images[:count])
+        assert set(outputs) == {"probabilities", "class_id"}
+        np.testing.assert_allclose(outputs["probabilities"], expected[:count], rtol=0, atol=1e-6)
+        np.testing.assert_array_equal(outputs["class_id"], expected[:count].argmax(axis=1))
+
+
+def test_the_class_names_go_along(tmp_path, model, examples, class_names):
+    found = export_file(model, tmp_path / "m", class_names, examples, "onnx")
+    metadata = {entry.key: entry.value for entry in onnx.load(found.path).metadata_props}
+    assert json.loads(metadata["class_names"]) == class_names
+    export_file(model, tmp_path / "m", class_names, examples, "litert")
+    assert (tmp_path / "labels.txt").read_text(encoding="utf-8").splitlines() == class_names
+
+
+@pytest.mark.parametrize("file_format", ["litert", "onnx"])
+def test_a_file_that_disagrees_is_not_published(tmp_path, model, examples, class_names, monkeypatch, file_format):
+    run = RUNTIMES[file_format].run
+    monkeypatch.setattr(RUNTIMES[file_format], "run", lambda content, images: run(content, images // 2))
+    with pytest.raises(ExportError, match=f"^{file_format} disagrees with the model: .*: it was not published"):
+        export_file(model, tmp_path / "m", class_names, examples, file_format)
+    assert names(tmp_path) == []
+
+
+@pytest.mark.parametrize("file_format", ["litert", "onnx"])
+def test_a_file_whose_accuracy_is_another_one_is_not_published(tmp_path, model, examples, class_names, file_format):
+    with pytest.raises(ExportError, match=r"accuracy on 12 images is 0\.7500, expected 0\.8400"):
+        export_file(model, tmp_path / "m", class_names, examples, file_format, accuracy=0.84)
+    assert names(tmp_path) == []
+
+
+def test_a_run_is_quantised_on_what_it_was_trained_on_and_its_accuracy_measured(tmp_path, sample_run):
+    found = export_run_file(sample_run, "litert", tmp_path, int8=True)
+    plain = export_run_file(sample_run, "litert", tmp_path)
+    assert names(found.path.parent) == [
+        "labels.txt", "lenet5_none_fashion_mnist_sample.int8.tflite", "lenet5_none_fashion_mnist_sample.tflite",
+    ]  # fmt: skip
+    assert found.size < plain.size / 3
+    test = load("fashion_mnist_sample").test
+    outputs = litert.run(found.path.read_bytes(), test.images)
+    assert found.accuracy == (outputs["class_id"] == test.labels).mean()
+    assert plain.accuracy == pytest.approx(RunFolder(sample_run).read_metrics()["test"]["accuracy"])
+    assert abs(found.accuracy - plain.accuracy) <= 0.02
+    assert 1e-5 < found.largest_difference < 0.1  # it is quantised
+
+
+def test_a_quantisation_that_lost_too_much_is_not_published(tmp_path, sample_run):
+    """Calibrated on black images, it has no range for anything else."""
+    model, test = load_run_model(RunFolder(sample_run)), load("fashion_mnist_sample").test
+    black = np.zeros((10, 28, 28, 1), np.uint8)
+    with pytest.raises(ExportError, match=r"in eight bits the accuracy on 500 images is 0\.\d+, in float32 0\.5"):
+        export_file(model, tmp_path / "m", ["x"] * 10, test, "litert", calibration=black)
+    assert names(tmp_path) == []
+
+
+def test_a_file_beside_versions_is_none_to_the_servers(tmp_path, model, examples, class_names, published):
+    folder = tmp_path / "m"
+    folder.mkdir()
+    (folder / "1").symlink_to(published)
+    export_file(model, folder / "m", class_names, examples, "onnx")
+    assert load_exported(folder).path == folder / "1"
+
+
+def test_wrong_requests_are_refused(tmp_path, model, examples, class_names, monkeypatch):
+    with pytest.raises(InvalidArgument, match="format must be one of litert, onnx"):
+        export_file(model, tmp_path / "m", class_names, examples, "h5")
+    with pytest.raises(InvalidArgument, match="int8 is for the format litert alone"):
+        export_file(model, tmp_path / "m", class_names, examples, "onnx", calibration=examples.images)
+    monkeypatch.setattr(formats.importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(LenetKerasError, match=r"--format onnx needs tf2onnx and onnxruntime: pip install 'lenet-"):
+        export_file(model, tmp_path / "m", class_names, Split(examples.images, examples.labels), "onnx")
+    assert names(tmp_path) == []
