@@ -77,7 +77,7 @@ class RunFolder:
         what says that the run is finished goes first. To be called with the lock held.
         """
         self.metrics_json.unlink(missing_ok=True)
-        for path in self.path.iterdir():
+        for path in sorted(self.path.iterdir()):
             if path != self.config_json and path.name != LOCK_NAME:
                 remove(path)
         self.write_config(config, record)

@@ -177,6 +177,14 @@ def test_a_history_that_is_one_row_short_is_completed(tmp_path, whole):
     assert_same_run(run_dir, whole)
 
 
+def test_what_a_killed_process_was_writing_is_removed(tmp_path, whole):
+    run_dir = shutil.copytree(whole, tmp_path / "run")
+    (run_dir / "metrics.json").unlink()
+    (run_dir / ".0123abcd.state.npz").touch()
+    train(config(reg="dropout", batch_size=16), run_dir, resume=True)
+    assert not (run_dir / ".0123abcd.state.npz").exists()
+
+
 @pytest.mark.parametrize("left", [[".lock"], [".lock", ".0123abcd.config.json"]])
 def test_a_run_may_begin_where_one_was_killed_before_it_had_begun(tmp_path, left):
     for name in left:
