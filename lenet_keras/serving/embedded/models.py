@@ -136,7 +136,7 @@ class ModelStore:
             versions, folders = self._models.setdefault(model, {}), found.get(model, {})
             for number in versions.keys() - folders.keys():
                 versions[number].wanted = False
-            for number, folder in sorted(folders.items()):
+            for number, folder in sorted(folders.items(), reverse=True):  # the newest is what is asked for most
                 known = versions.get(number)
                 if known is None or (known.state is State.END and not known.wanted):
                     versions[number] = ModelVersion(model, number, folder)

@@ -1,0 +1,195 @@
+"""`lenet-keras serve` in a process of its own, and `predict --url` asking it."""
+
+import json
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+
+import pytest
+from google.protobuf import text_format
+from PIL import Image
+from tensorflow_serving.config import model_server_config_pb2
+
+from lenet_keras.data import load
+from lenet_keras.serving.launch import IMAGE
+
+NAME = "lenet5_weight_decay_fashion_mnist_sample"
+
+
+@pytest.fixture(scope="module")
+def picture(tmp_path_factory):
+    path = tmp_path_factory.mktemp("pictures") / "boot.png"
+    Image.fromarray(load("fashion_mnist_sample").test.images[0, :, :, 0]).save(path)
+    return path
+
+
+def start(lenet_keras, work, *arguments, path=None, home=None):
+    environment = {**os.environ, **({"PATH": path} if path else {}), **({"XDG_CACHE_HOME": str(home)} if home else {})}
+    return subprocess.Popen(
+        [lenet_keras, "serve", *arguments], cwd=work, env=environment,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def served(lenet_keras, trained):
+    """The embedded server over what `trained` exported: the process, and its addresses."""
+    process = start(lenet_keras, trained[0], "--backend", "embedded", "--rest-port", "0", "--grpc-port", "0")
+    rest, grpc = (re.search(r"[\d.]+:\d+", process.stdout.readline())[0] for _ in range(2))
+    yield rest, grpc
+    process.terminate()
+    _, rest_of_stderr = process.communicate(timeout=60)
+    assert process.returncode == 143
+    assert "Traceback" not in rest_of_stderr
+
+
+def test_the_model_cards_request_works_as_it_stands(served, trained):
+    if shutil.which("curl") is None:
+        pytest.skip("needs curl")
+    card = (trained[0] / "exported_models" / NAME / "README.md").read_text()
+    line = next(line for line in card.splitlines() if line.startswith("curl "))
+    assert "http://localhost:8501/" in line
+    line = line.replace("localhost:8501", served[0]) + " --silent --noproxy '*'"
+    answer = subprocess.run(["bash", "-c", line], capture_output=True, text=True, check=True)
+    assert set(json.loads(answer.stdout)["predictions"][0]) == {"probabilities", "class_id", "class_name"}
+
+
+def test_predict_asks_a_server_by_both_protocols_and_says_what_answered(served, run, trained, picture):
+    here = json.loads(run("predict", picture, "--json", cwd=trained[0]).stdout)[0]
+    for url in (f"http://{served[0]}/v1/models/{NAME}", f"grpc://{served[1]}/{NAME}/labels/stable"):
+        process = run("predict", picture, "--url", url, "--json", cwd=trained[0])
+        assert process.returncode == 0, process.stderr
+        answer = json.loads(process.stdout)[0]
+        assert (answer["class"], answer["version"]) == (here["class"], 1)
+        assert answer["probability"] == pytest.approx(here["probability"], abs=1e-5)
+    shown = run("predict", picture, "--url", url, cwd=trained[0])
+    assert f"{NAME}/labels/stable, version 1" in shown.stdout
+    assert re.search(rf"boot\.png +{re.escape(here['class'])} +\d+\.\d %", re.sub(r"\S*/boot", "boot", shown.stdout))
+    assert shown.stderr == ""
+
+
+def test_inverted_pictures_are_inverted_on_the_way(served, run, trained, picture, tmp_path):
+    Image.fromarray(255 - load("fashion_mnist_sample").test.images[0, :, :, 0]).save(tmp_path / "inverted.png")
+    url = f"http://{served[0]}/v1/models/{NAME}"
+    straight = json.loads(run("predict", picture, "--url", url, "--json", cwd=tmp_path).stdout)[0]
+    plain = run("predict", "inverted.png", "--url", url, "--json", cwd=tmp_path)
+    assert "looks inverted" in plain.stderr
+    undone = json.loads(run("predict", "inverted.png", "--url", url, "--invert", "--json", cwd=tmp_path).stdout)[0]
+    assert undone["probabilities"] == straight["probabilities"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (["--url", "http://{rest}/v1/models/nope", "--wait", "0"], 1, "Could not find any versions of model nope"),
+        (["--url", "nonsense"], 2, "is not the URL of a served model"),
+        (["--url", "http://{rest}/v1/models/m", "--model", "runs"], 2, "--model does nothing with --url"),
+        (["--wait", "5"], 2, "--wait does nothing without --url"),
+    ],
+)
+def test_a_wrong_request_is_one_line(served, run, trained, picture, arguments, code, message):
+    process = run("predict", picture, *(word.format(rest=served[0]) for word in arguments), cwd=trained[0])
+    assert process.returncode == code
+    assert message in process.stderr.splitlines()[-1]
+    assert "Traceback" not in process.stderr
+
+
+def test_a_port_that_is_taken_is_one_line(lenet_keras, trained):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        process = start(lenet_keras, trained[0], "--backend", "embedded", "--rest-port", port, "--grpc-port", "0")
+        _, error = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert "Address already in use" in error.splitlines()[-1]
+    assert "Traceback" not in error
+
+
+def test_without_exports_there_is_nothing_to_serve(run, tmp_path):
+    process = run("serve", cwd=tmp_path)
+    assert process.returncode == 2
+    assert "'exported_models' does not exist" in process.stderr.splitlines()[-1]
+
+
+SERVER = """#!/bin/sh
+echo "$@" > {record}
+trap 'exit 0' TERM
+while :; do sleep 0.1; done
+"""
+
+
+@pytest.fixture
+def fakes(tmp_path):
+    """A folder of programs that stand in for TensorFlow Serving's binary and for Docker, and note their arguments."""
+    folder = tmp_path / "bin"
+    folder.mkdir()
+
+    def make(name, text):
+        (folder / name).write_text(text)
+        (folder / name).chmod(0o755)
+
+    make("tensorflow_model_server", SERVER.format(record=tmp_path / "server.txt"))
+    make("docker", "#!/bin/sh\n[ $1 = version ] && echo 28.0\n")
+    return folder
+
+
+def models_in(path):
+    config = text_format.Parse(path.read_text(), model_server_config_pb2.ModelServerConfig())
+    return {model.name: model for model in config.model_config_list.config}
+
+
+def test_the_real_binary_is_started_configured_and_ended(lenet_keras, trained, fakes, tmp_path, run):
+    work = shutil.copytree(trained[0], tmp_path / "work")
+    path = f"{fakes}:{os.environ['PATH']}"
+    process = start(lenet_keras, work, "--grpc-port", "8600", "--rest-port", "8601", path=path, home=tmp_path / "cache")
+    record = tmp_path / "server.txt"
+    lines = iter(process.stderr.readline, "")
+    assert "listens on all addresses" in next(lines)
+    assert next(lines).startswith("starting: tensorflow_model_server --port=8600 --rest_api_port=8601 ")
+    while not (record.exists() and record.read_text().endswith("\n")):
+        assert process.poll() is None
+    flags = dict(re.findall(r"--(\w+)=(\S+)", record.read_text()))
+    assert (flags["port"], flags["rest_api_port"], flags["enable_batching"]) == ("8600", "8601", "true")
+    for flag in ("batching_parameters_file", "monitoring_config_file"):
+        assert os.path.isfile(flags[flag])  # noqa: PTH113
+    config = tmp_path / flags["model_config_file"]
+    model = models_in(config)[NAME]
+    assert model.base_path == str(work / "exported_models" / NAME)
+    assert dict(model.version_labels) == {"stable": 1, "canary": 1}
+
+    shutil.copytree(work / "exported_models" / NAME / "1", work / "exported_models" / NAME / "2")
+    while dict(models_in(config)[NAME].version_labels) != {"stable": 1, "canary": 2}:
+        assert process.poll() is None
+    process.send_signal(signal.SIGINT)
+    _, error = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "Traceback" not in error
+
+
+def test_a_server_that_ends_by_itself_is_a_failure(lenet_keras, trained, fakes, tmp_path):
+    (fakes / "tensorflow_model_server").write_text("#!/bin/sh\nexit 3\n")
+    path = f"{fakes}:{os.environ['PATH']}"
+    process = start(lenet_keras, trained[0], path=path, home=tmp_path / "cache")
+    _, error = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert error.splitlines()[-1] == "Error: tensorflow_model_server ended with exit code 3"
+
+
+def test_the_container_has_the_right_mounts_ports_and_flags(lenet_keras, trained, fakes, tmp_path):
+    (fakes / "tensorflow_model_server").unlink()
+    path = f"{fakes}:{os.environ['PATH']}"
+    process = start(lenet_keras, trained[0], "--print-command", path=path, home=tmp_path / "cache")
+    printed, _ = process.communicate(timeout=60)
+    assert process.returncode == 0
+    words = printed.split()
+    assert words[:2] == ["docker", "run"]
+    assert {"127.0.0.1:8501:8501", "127.0.0.1:8500:8500", f"{trained[0]}/exported_models:/models:ro", IMAGE} <= set(
+        words
+    )
+    configs = next(word for word in words if word.endswith(":/configs:ro")).partition(":")[0]
+    assert models_in(tmp_path / configs / "models.config")[NAME].base_path == f"/models/{NAME}"
+    assert "--model_config_file=/configs/models.config" in words
+    assert "--allow_version_labels_for_unavailable_models=true" in words

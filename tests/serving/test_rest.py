@@ -1,0 +1,174 @@
+"""The embedded server's REST interface, asked over real sockets."""
+
+import base64
+
+import numpy as np
+import pytest
+
+from lenet_keras.pictures import encode_png
+
+PREDICT = "/v1/models/digits:predict"
+
+
+def b64(content):
+    return {"b64": base64.b64encode(content).decode()}
+
+
+def assert_right(rows, expected):
+    np.testing.assert_allclose([row["probabilities"] for row in rows], expected, rtol=0, atol=1e-6)
+    assert [row["class_id"] for row in rows] == expected.argmax(axis=1).tolist()
+    assert {row["class_name"] for row in rows} <= {*(f"class {i}" for i in range(9)), "Ångström"}
+
+
+@pytest.mark.parametrize("count", [1, 12])
+def test_rows_of_every_signature_get_the_models_answers(ask, images, expected, count):
+    numbers = images[:count].tolist()
+    files = [b64(encode_png(image)) for image in images[:count]]
+    for request in (
+        {"instances": numbers},
+        {"instances": [{"images": row} for row in numbers]},
+        {"signature_name": "serving_default", "instances": images[:count].astype(float).tolist()},
+        {"signature_name": "uint8", "instances": numbers},
+        {"signature_name": "encoded", "instances": files},
+        {"signature_name": "encoded", "instances": [{"image_bytes": file} for file in files]},
+    ):
+        status, answer = ask("POST", PREDICT, request)
+        assert status == 200, answer
+        assert set(answer) == {"predictions"}
+        assert_right(answer["predictions"], expected[2][:count])
+
+
+def test_columns_get_the_same_as_columns(ask, images, expected):
+    for inputs in ({"images": images[:3].tolist()}, images[:3].tolist()):
+        status, answer = ask("POST", PREDICT, {"signature_name": "uint8", "inputs": inputs})
+        assert status == 200
+        columns = answer["outputs"]
+        assert set(columns) == {"probabilities", "class_id", "class_name"}
+        np.testing.assert_allclose(columns["probabilities"], expected[2][:3], rtol=0, atol=1e-6)
+
+
+def test_a_single_output_goes_without_its_name(ask, images):
+    status, answer = ask("POST", PREDICT, {"signature_name": "features", "instances": images[:2].tolist()})
+    assert status == 200
+    assert np.shape(answer["predictions"]) == (2, 84)
+    _, answer = ask("POST", PREDICT, {"signature_name": "features", "inputs": images[:2].tolist()})
+    assert np.shape(answer["outputs"]) == (2, 84)
+
+
+@pytest.mark.parametrize(
+    ("which", "version"),
+    [("", 2), ("/versions/1", 1), ("/versions/2", 2), ("/labels/stable", 1), ("/labels/canary", 2)],
+)
+def test_a_version_or_label_is_asked_by_its_path(ask, images, expected, which, version):
+    path = f"/v1/models/digits{which}"
+    status, answer = ask("POST", f"{path}:predict", {"signature_name": "uint8", "instances": images[:2].tolist()})
+    assert status == 200
+    assert_right(answer["predictions"], expected[version][:2])
+    status, answer = ask("GET", f"{path}/metadata")
+    assert status == 200
+    assert answer["model_spec"] == {"name": "digits", "signature_name": "", "version": str(version)}
+
+
+def test_status_lists_the_versions_as_tensorflow_serving_does(ask):
+    ok = {"error_code": "OK", "error_message": ""}
+    status, answer = ask("GET", "/v1/models/digits")
+    assert status == 200
+    assert answer == {"model_version_status": [{"version": v, "state": "AVAILABLE", "status": ok} for v in ("2", "1")]}
+    _, answer = ask("GET", "/v1/models/digits/versions/1")
+    assert [found["version"] for found in answer["model_version_status"]] == ["1"]
+
+
+def test_metadata_describes_the_signatures(ask):
+    _, answer = ask("GET", "/v1/models/digits/metadata")
+    signatures = answer["metadata"]["signature_def"]["signature_def"]
+    assert {"serving_default", "uint8", "encoded", "features"} <= set(signatures)
+    tensor = signatures["uint8"]["inputs"]["images"]
+    assert tensor["dtype"] == "DT_UINT8"
+    assert [dim["size"] for dim in tensor["tensor_shape"]["dim"]] == ["-1", "28", "28", "1"]
+
+
+WRONG_VALUES = [("a", "String"), (1.5, "Number"), (300, "Number"), (-1, "Number"), (True, "Boolean"), (None, "Null")]
+
+
+@pytest.mark.parametrize(("value", "kind"), WRONG_VALUES)
+def test_a_value_of_a_wrong_type_is_named(ask, images, value, kind):
+    pixels = images[:1].tolist()
+    pixels[0][3][4] = [value]
+    status, answer = ask("POST", PREDICT, {"signature_name": "uint8", "instances": pixels})
+    assert status == 400
+    assert f"Type: {kind} is not of expected type: uint8" in answer["error"]
+
+
+@pytest.mark.parametrize(
+    ("body", "message"),
+    [
+        (b"", "JSON Parse error"),
+        (b"{", "JSON Parse error"),
+        (b"\xff\xfe", "JSON Parse error"),
+        (b"[" * 100_000, "JSON Parse error"),
+        (b"[]", "Is not object"),
+        ({}, "Missing 'inputs' or 'instances' key"),
+        ({"inputs": [1], "instances": [1]}, "expecting only one of 'inputs' or 'instances'"),
+        ({"instances": []}, "No values in 'instances' array"),
+        ({"instances": 5}, "Expecting 'instances' to be an list/array"),
+        ({"signature_name": 5, "instances": [1]}, "'signature_name' key must be a string"),
+        ({"signature_name": "nope", "instances": [1]}, 'Serving signature name: "nope" not found'),
+        ({"instances": [[1]]}, "must have the shape [?, 28, 28, 1]. Received: [1, 1]"),
+        ({"instances": [[1], [2, 3]]}, "lists of unequal sizes"),
+        ({"instances": [{"pixels": 1}]}, "keys must be equal to: images"),
+        ({"inputs": {"pixels": 1}}, "Missing named input: images"),
+        ({"signature_name": "encoded", "instances": [{"b64": "?"}]}, "Unable to base64 decode"),
+        ({"signature_name": "encoded", "instances": [b64(b"not a picture")]}, "PNG"),
+        ({"signature_name": "encoded", "instances": ["text"]}, "PNG"),
+        ({"signature_name": "uint8", "inputs": []}, "must have the shape"),
+    ],
+)
+def test_a_request_that_is_wrong_gets_400_and_the_reason(ask, body, message):
+    status, answer = ask("POST", PREDICT, body)
+    assert status == 400
+    assert set(answer) == {"error"}
+    assert message in answer["error"]
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status", "message"),
+    [
+        ("POST", "/v1/models/nope:predict", 404, "Servable not found for request: Latest(nope)"),
+        ("POST", "/v1/models/digits/versions/9:predict", 404, "Servable not found for request: Specific(digits, 9)"),
+        ("POST", "/v1/models/digits/labels/beta:predict", 400, "Unrecognized servable version label: beta"),
+        ("POST", f"/v1/models/digits/versions/{'9' * 30}:predict", 400, "Failed to convert version"),
+        ("POST", "/v1/models/digits:classify", 501, "predict"),
+        ("GET", "/v1/models/nope", 404, "Could not find any versions of model nope"),
+        ("GET", "/v1/models/digits/versions/9", 404, "Could not find version 9 of model digits"),
+        ("GET", "/v1/models", 400, "Missing model name in request"),
+        ("GET", "/v1/models/digits:predict", 400, "Malformed request: GET"),
+        ("PUT", "/v1/models/digits", 400, "Malformed request: PUT"),
+        ("DELETE", "/v1/models/digits", 400, "Malformed request: DELETE"),
+        ("GET", "/", 404, "Not found: GET /"),
+        ("GET", "/v1/../etc/passwd", 400, "Malformed request"),
+    ],
+)
+def test_a_path_that_is_wrong_gets_its_status_and_the_reason(ask, method, path, status, message):
+    found, answer = ask(method, path, {"instances": [[0]]} if method == "POST" else None)
+    assert (found, message in answer["error"]) == (status, True), answer
+
+
+def test_what_is_no_number_in_json_is_understood_and_answered_as_tensorflow_serving_does(ask, images):
+    pixels = images[:1].astype(float).tolist()
+    pixels[0][3][4] = [float("nan")]
+    status, answer = ask("POST", PREDICT, {"instances": pixels})
+    assert status == 200
+    assert len(answer["predictions"][0]["probabilities"]) == 10
+
+
+def test_a_request_that_is_too_large_is_refused_and_the_next_one_answered(server, ask, images):
+    import http.client
+
+    connection = http.client.HTTPConnection(server.host, server.rest_port, timeout=60)
+    connection.putrequest("POST", PREDICT)
+    connection.putheader("Content-Length", str(10**10))
+    connection.endheaders()
+    answer = connection.getresponse()
+    assert answer.status == 413
+    connection.close()
+    assert ask("POST", PREDICT, {"signature_name": "uint8", "instances": images[:1].tolist()})[0] == 200
