@@ -38,6 +38,36 @@ def test_export_counts_versions_up(run, trained):
     assert json.loads(again.stdout) == {"export": "elsewhere/lenet5_weight_decay_fashion_mnist_sample/2"}
 
 
+def test_export_writes_files_for_other_runtimes_with_their_figures(run, trained):
+    work, _ = trained
+    accuracy = json.loads((work / RUN / "metrics.json").read_text())["test"]["accuracy"]
+    process = run("export", RUN, "--format", "onnx", "--export-dir", "files", "--json", cwd=work)
+    assert process.returncode == 0, process.stderr
+    found = json.loads(process.stdout)
+    assert (work / found["export"]).stat().st_size == found["bytes"]
+    assert found["accuracy"] == pytest.approx(accuracy)
+    process = run("export", RUN, "--format", "litert", "--int8", "--export-dir", "files", cwd=work)
+    name = "lenet5_weight_decay_fashion_mnist_sample"
+    assert process.stdout.strip() == f"files/{name}/{name}.int8.tflite"
+    assert re.search(r"bytes, accuracy \d+\.\d\d %, probabilities differ", process.stderr.splitlines()[-1])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--int8"], "--int8 needs --format litert"),
+        (["--format", "onnx", "--int8"], "--int8 needs --format litert"),
+        (["--format", "onnx", "--keep", "2"], "--keep is for versions of a SavedModel"),
+        (["--format", "h5"], "'h5' is not one of"),
+        (["--keep", "0"], "0 is not in the range x>=1"),
+    ],
+)
+def test_an_export_that_makes_no_sense_is_refused(run, trained, arguments, message):
+    process = run("export", RUN, *arguments, cwd=trained[0])
+    assert process.returncode == 2
+    assert message in process.stderr.splitlines()[-1]
+
+
 def test_predict_names_classes_and_warns_of_inverted_pictures(run, trained, tmp_path):
     work, _ = trained
     pixels = load("fashion_mnist_sample").test.images[0, :, :, 0]
