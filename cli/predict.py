@@ -5,14 +5,15 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 from click.core import ParameterSource
 
-from lenet_keras.pictures import Picture, read_picture
-
 from . import options
+
+if TYPE_CHECKING:
+    from lenet_keras.pictures import Picture
 
 
 @click.command()
@@ -67,6 +68,7 @@ def _ask_here(
 
     runtime.load_tensorflow(verbose)
     from lenet_keras.classifier import load_classifier, newest_export
+    from lenet_keras.pictures import read_picture
     from lenet_keras.prediction import predict
 
     classifier = load_classifier(model or newest_export(export_dir))
@@ -82,6 +84,7 @@ def _ask_server(
     images: Sequence[Path], url: str, wait: float, invert: bool, verbose: bool
 ) -> tuple[str, list[dict[str, Any]]]:
     from lenet_keras import runtime
+    from lenet_keras.pictures import read_picture
     from lenet_keras.serving.client import ServingClient
 
     pictures = [read_picture(path) for path in images]
