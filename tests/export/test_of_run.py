@@ -13,26 +13,29 @@ from lenet_keras.run_folder import RunFolder
 NAME = "lenet5_none_fashion_mnist_sample"
 
 
-@pytest.fixture
-def run_dir(tmp_path, sample_run):
-    return shutil.copytree(sample_run, tmp_path / "run")
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory, sample_run):
+    """A run that was exported three times, two versions to be kept: the run, and the last version."""
+    folder = tmp_path_factory.mktemp("exported")
+    run_dir = shutil.copytree(sample_run, folder / "run")
+    for _ in range(3):
+        version = export_run(run_dir, folder / "exports", keep=2)
+    return run_dir, version
 
 
 def names(folder):
     return sorted(path.name for path in folder.iterdir())
 
 
-def test_a_version_comes_with_its_card_and_the_servers_configuration(run_dir, tmp_path):
-    exports = tmp_path / "exports"
-    version = export_run(run_dir, exports)
-    assert version == exports / NAME / "1"
-    assert names(exports) == ["batching.config", NAME, "models.config", "monitoring.config"]
-    assert names(exports / NAME) == ["1", "README.md"]
+def test_a_version_comes_with_its_card_and_the_servers_configuration(exported):
+    run_dir, version = exported
+    assert version.parts[-3:] == ("exports", NAME, "3")
+    assert names(version.parents[1]) == ["batching.config", NAME, "models.config", "monitoring.config"]
     assert RunFolder(run_dir).read_metrics()["export"] == str(version)
 
 
-def test_the_card_tells_data_settings_figures_and_signatures(run_dir, tmp_path):
-    version = export_run(run_dir, tmp_path / "exports")
+def test_the_card_tells_data_settings_figures_and_signatures(exported):
+    run_dir, version = exported
     card = (version.parent / "README.md").read_text()
     metrics = json.loads((run_dir / "metrics.json").read_text())
     for split in ("train", "validation", "test"):
@@ -40,7 +43,7 @@ def test_the_card_tells_data_settings_figures_and_signatures(run_dir, tmp_path):
         assert f"| {split} | {loss:.4f} | {accuracy:.2f} % |" in card
     for line in (
         "| learning_rate | `0.001` |", "| seed | `7` |", "| 9 | Ankle boot |", "61,706 parameters, 3 epochs",
-        "| `encoded` | `image_bytes` string [N] |", "Newest version: 1.",
+        "| `encoded` | `image_bytes` string [N] |", "Newest version: 3.",
     ):  # fmt: skip
         assert line in card
     assert card.count("\n## ") == 6
@@ -49,21 +52,19 @@ def test_the_card_tells_data_settings_figures_and_signatures(run_dir, tmp_path):
     assert max(len(line) for line in card.splitlines() if "b64" not in line) < 165
 
 
-def test_only_the_newest_versions_are_kept_if_asked(run_dir, tmp_path):
-    exports = tmp_path / "exports"
-    for _ in range(3):
-        export_run(run_dir, exports, keep=2)
-    assert names(exports / NAME) == ["2", "3", "README.md"]
-    assert "Newest version: 3." in (exports / NAME / "README.md").read_text()
-    config = (exports / "models.config").read_text()
+def test_only_the_newest_versions_are_kept_if_asked(exported):
+    run_dir, version = exported
+    assert names(version.parent) == ["2", "3", "README.md"]
+    config = (version.parents[1] / "models.config").read_text()
     assert "versions: 1\n" not in config
     assert "versions: 2\n" in config
-    assert load_exported(exports / NAME / "3").class_names[0] == "T-shirt/top"
+    assert load_exported(version).class_names[0] == "T-shirt/top"
     with pytest.raises(InvalidArgument, match="keep must be 1 or more"):
-        export_run(run_dir, exports, keep=0)
+        export_run(run_dir, version.parents[1], keep=0)
 
 
-def test_a_run_whose_figures_are_not_its_models_is_not_published(run_dir, tmp_path):
+def test_a_run_whose_figures_are_not_its_models_is_not_published(tmp_path, sample_run):
+    run_dir = shutil.copytree(sample_run, tmp_path / "run")
     folder = RunFolder(run_dir)
     metrics = folder.read_metrics()
     metrics["test"]["accuracy"] += 0.01
