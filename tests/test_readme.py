@@ -51,3 +51,9 @@ def test_figures_are_those_of_the_files(run):
 def test_no_row_is_without_files():
     rows = re.findall(r"^\| (?:none|dropout|batch_norm|weight_decay) \| \d+ .*\|", README, re.MULTILINE)
     assert len(rows) == len(RUNS)
+
+
+def test_the_figures_of_the_load_test_are_those_of_its_file():
+    page = (ROOT / "docs" / "serving.md").read_text()
+    for row in json.loads((ROOT / "docs" / "serving_load.json").read_text())["rows"]:
+        assert f"| {row['way']} | {row['batch']} | {row['images_per_second']:,.0f} | {row['ratio']:.2f} |" in page
