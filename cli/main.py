@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import io
 import sys
 from typing import Any
 
@@ -28,17 +29,19 @@ class _Commands(click.Group):
         return command
 
     def invoke(self, ctx: click.Context) -> Any:
+        if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors == "strict":
+            sys.stdout.reconfigure(errors="surrogateescape")  # names of files come out as the bytes that they are
         try:
             with interruption.handled():
                 return super().invoke(ctx)
         except InvalidArgument as error:
-            raise click.UsageError(str(error)) from error
+            raise click.UsageError(_one_line(str(error))) from error
         except LenetKerasError as error:
-            raise click.ClickException(str(error)) from error
+            raise click.ClickException(_one_line(str(error))) from error
         except BrokenPipeError:  # the reader of our output has left; Click ends the process quietly
             raise
         except OSError as error:
-            raise click.ClickException(_shown(error)) from error
+            raise click.ClickException(_one_line(_shown(error))) from error
         except KeyboardInterrupt:
             click.echo("Interrupted.", err=True)
             sys.exit(interruption.exit_code)
@@ -51,6 +54,11 @@ def main() -> None:
 
     Start with: lenet-keras train --reg weight_decay
     """
+
+
+def _one_line(message: str) -> str:
+    # A file's name may hold line breaks, bytes that are no text, and sequences that control the terminal.
+    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in message)
 
 
 def _shown(error: OSError) -> str:

@@ -20,10 +20,12 @@ from lenet_keras.models.variants import (
     is_number,
     parse_reg,
     reg_name,
+    shown,
 )
 
 STRATEGIES = ("auto", "one_device")
 LARGEST_SEED = 2**32 - 1
+LARGEST_COUNT = 2**63 - 1  # TensorFlow's and TensorBoard's integers
 
 # What a resumed run may change: how long it goes on, how often it is saved, and what it shows of itself. All else would
 # make it another run.
@@ -84,7 +86,9 @@ class TrainConfig:
         check_dropout_rate(self.dropout_rate)
         check_weight_decay(self.weight_decay)
         if not (is_number(self.learning_rate) and self.learning_rate > 0):
-            raise InvalidArgument(f"learning_rate must be a finite number above 0. Received: {self.learning_rate!r}")
+            raise InvalidArgument(
+                f"learning_rate must be a finite number above 0. Received: {shown(self.learning_rate)}"
+            )
         _check_whole("epochs", self.epochs, 1)
         _check_whole("seed", self.seed, 0, LARGEST_SEED)
         _check_whole("validation", self.validation, 0, spec.train_size - 1)
@@ -114,10 +118,11 @@ class TrainConfig:
             InvalidArgument: no mapping, a setting that this version does not know, or one of a wrong type or range.
         """
         if not isinstance(settings, Mapping):
-            raise InvalidArgument(f"settings must be a mapping of names to values. Received: {settings!r}")
-        unknown = sorted(set(settings) - {field.name for field in dataclasses.fields(cls)})
-        if unknown:
-            raise InvalidArgument(f"unknown setting {unknown[0]!r}: written by another version of lenet-keras?")
+            raise InvalidArgument(f"settings must be a mapping of names to values. Received: {shown(settings)}")
+        known = {field.name for field in dataclasses.fields(cls)}
+        for name in settings:
+            if name not in known:
+                raise InvalidArgument(f"unknown setting {shown(name)}: written by another version of lenet-keras?")
         return cls(**settings)
 
     def differences(self, other: TrainConfig) -> list[str]:
@@ -132,12 +137,14 @@ class TrainConfig:
 
 def _check_type(name: str, value: object, expected: type, described: str) -> None:
     if not isinstance(value, expected):
-        raise InvalidArgument(f"{name} must be {described}. Received: {value!r}")
+        raise InvalidArgument(f"{name} must be {described}. Received: {shown(value)}")
 
 
 def _check_whole(name: str, value: object, smallest: int, largest: int | None = None) -> None:
     allowed = f"{smallest} or more" if largest is None else f"{smallest} to {largest}"
     if not isinstance(value, int) or isinstance(value, bool):
-        raise InvalidArgument(f"{name} must be a whole number, {allowed}. Received: {value!r}")
+        raise InvalidArgument(f"{name} must be a whole number, {allowed}. Received: {shown(value)}")
     if value < smallest or (largest is not None and value > largest):
-        raise InvalidArgument(f"{name} must be {allowed}. Received: {value}")
+        raise InvalidArgument(f"{name} must be {allowed}. Received: {shown(value)}")
+    if value > LARGEST_COUNT:
+        raise InvalidArgument(f"{name} must be {LARGEST_COUNT} or less. Received: {shown(value)}")

@@ -33,7 +33,9 @@ def replaced(path: Path) -> Iterator[Path]:
         sync(aside)
         aside.replace(path)
     except BaseException as error:
-        aside.unlink(missing_ok=True)
+        # A file system that has become read-only refuses this too, which must not hide the cause.
+        with contextlib.suppress(OSError):
+            aside.unlink(missing_ok=True)
         if isinstance(error, OSError):
             raise OSError(error.errno, error.strerror or str(error), str(path)) from error
         raise

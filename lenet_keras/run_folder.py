@@ -8,11 +8,13 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from types import NoneType
 from typing import Any
 
 from lenet_keras.config import TrainConfig
 from lenet_keras.errors import InvalidArgument, LenetKerasError, first_line
 from lenet_keras.files import is_unfinished, remove, remove_unfinished, write_atomically
+from lenet_keras.models.variants import is_number, shown
 from lenet_keras.run_lock import LOCK_NAME, locked
 
 CONFIG_FORMAT = 1
@@ -26,9 +28,18 @@ HISTORY_COLUMNS = (
     "seconds",
     "images_per_second",
 )
-METRICS = frozenset(
-    {"dataset", "reg", "seed", "train", "validation", "test", "epochs", "best_epoch", "parameters", "export"}
-)
+METRICS: Mapping[str, tuple[type, ...]] = {
+    "dataset": (str,),
+    "reg": (str,),
+    "seed": (int,),
+    "train": (dict,),
+    "validation": (dict, NoneType),
+    "test": (dict,),
+    "epochs": (int,),
+    "best_epoch": (int, NoneType),
+    "parameters": (int,),
+    "export": (str, NoneType),
+}
 
 
 def default_run_dir(config: TrainConfig) -> Path:
@@ -118,7 +129,7 @@ class RunFolder:
         content = _read_json(self.config_json)
         if content.get("format") != CONFIG_FORMAT:
             raise LenetKerasError(
-                f"{self.config_json} has format {content.get('format')!r}, this version reads {CONFIG_FORMAT}. "
+                f"{self.config_json} has format {shown(content.get('format'))}, this version reads {CONFIG_FORMAT}. "
                 "Use the version of lenet-keras that wrote it."
             )
         try:
@@ -153,11 +164,18 @@ class RunFolder:
         if not self.is_finished:
             raise LenetKerasError(f"{self.path} is not finished: it has no metrics.json. Continue it with --resume.")
         metrics = _read_json(self.metrics_json)
-        missing = sorted(METRICS - metrics.keys())
-        if missing or not isinstance(metrics["test"], dict) or not {"loss", "accuracy"} <= metrics["test"].keys():
-            what = missing[0] if missing else "loss and accuracy of the test set"
-            raise LenetKerasError(f"{self.metrics_json} is damaged: it has no {what}.")
+        for name, types in METRICS.items():
+            if name not in metrics or not isinstance(metrics[name], types):
+                raise LenetKerasError(f"{self.metrics_json} is damaged: it has no {name}, or one of a wrong type.")
+        for split in ("train", "validation", "test"):
+            if metrics[split] is not None and not all(_is_figure(metrics[split].get(x)) for x in ("loss", "accuracy")):
+                raise LenetKerasError(f"{self.metrics_json} is damaged: {split} has no loss or no accuracy.")
         return metrics
+
+
+def _is_figure(value: object) -> bool:
+    # Every float: a model whose logits are too large for float32 has a loss of NaN.
+    return isinstance(value, float) or is_number(value)
 
 
 def _write_json(path: Path, content: Mapping[str, Any]) -> None:

@@ -35,8 +35,11 @@ def locked(folder: Path) -> Iterator[None]:
                 f"{folder} is in use by {holder}. Wait until it has ended, or name another folder with --run-dir."
             )
         now = time.strftime("%Y-%m-%d %H:%M:%S")
-        os.ftruncate(descriptor, 0)
-        os.pwrite(descriptor, f"process {os.getpid()} on {platform.node()} since {now}\n".encode(), 0)
+        try:
+            os.ftruncate(descriptor, 0)
+            os.pwrite(descriptor, f"process {os.getpid()} on {platform.node()} since {now}\n".encode(), 0)
+        except OSError as error:  # from a descriptor it names no path
+            raise OSError(error.errno, error.strerror, str(path)) from error
         try:
             yield
         finally:

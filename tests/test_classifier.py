@@ -96,6 +96,24 @@ def test_a_folder_without_a_model_is_named(tmp_path):
         load_classifier(tmp_path)
 
 
+@pytest.mark.parametrize("content", [b"", b"{}"])
+def test_a_file_in_the_place_of_a_folder_is_named(tmp_path, content):
+    path = tmp_path / "run"
+    path.write_bytes(content)
+    for call in (load_classifier, evaluate, export_run):
+        with pytest.raises(LenetKerasError, match=f"^{path} is (not a SavedModel: Not a directory|no run folder)"):
+            call(path)
+
+
+@pytest.mark.parametrize("name", ["config.json", "metrics.json"])
+def test_a_folder_in_the_place_of_a_file_is_named(tmp_path, sample_run, name):
+    run_dir = shutil.copytree(sample_run, tmp_path / "run")
+    (run_dir / name).unlink()
+    (run_dir / name).mkdir()
+    with pytest.raises(LenetKerasError, match=rf"^{run_dir} is no.*it has no {name}"):
+        export_run(run_dir)
+
+
 def test_an_unfinished_run_is_named(tmp_path, sample_run):
     run_dir = shutil.copytree(sample_run, tmp_path / "run")
     (run_dir / "metrics.json").unlink()

@@ -1,6 +1,8 @@
 """Pictures of any mode, size and content, and files with anything in them."""
 
 import io
+import os
+import warnings
 
 import numpy as np
 import pytest
@@ -17,6 +19,14 @@ KINDS = [(mode, "PNG") for mode in ("1", "L", "LA", "P", "RGB", "RGBA", "I;16")]
     (mode, "JPEG") for mode in ("L", "RGB", "CMYK")
 ]
 
+TRANSPARENCY = {
+    "1": st.sampled_from([0, 255]),
+    "L": BYTES,
+    "P": BYTES | st.binary(min_size=1, max_size=256),  # one colour; or how opaque each is
+    "RGB": st.tuples(BYTES, BYTES, BYTES),
+    "I;16": st.integers(0, 2**16 - 1),
+}
+
 
 @st.composite
 def files(draw):
@@ -31,7 +41,11 @@ def files(draw):
     else:
         bands = len(Image.new(mode, (1, 1)).getbands())
         image = Image.frombytes(mode, (width, height), chance.bytes(height * width * bands))
-    options = {"transparency": draw(BYTES)} if mode in ("L", "P") and kind == "PNG" and draw(st.booleans()) else {}
+    options = {}
+    if kind == "JPEG":
+        options["progressive"] = draw(st.booleans())
+    elif mode in TRANSPARENCY and draw(st.booleans()):
+        options["transparency"] = draw(TRANSPARENCY[mode])
     if draw(st.booleans()):
         exif = Image.Exif()
         exif[0x0112] = draw(st.integers(0, 9))  # its orientation, valid from 1 to 8
@@ -57,6 +71,19 @@ def damaged_files(draw):
     return bytes(content)
 
 
+def read_or_refused(path, size=(28, 28)):
+    """The message of a refusal; None for a picture, which has the form it should have."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        try:
+            pixels = read_picture(path, size).pixels
+        except InvalidArgument as error:
+            return str(error)
+    assert pixels.dtype == np.uint8
+    assert pixels.shape == (*size, 1)
+    return None
+
+
 @pytest.fixture(scope="module")
 def path(tmp_path_factory):
     return tmp_path_factory.mktemp("pictures") / "picture"
@@ -66,9 +93,7 @@ def path(tmp_path_factory):
 @given(content=files(), size=st.just((28, 28)) | st.tuples(st.integers(1, 64), st.integers(1, 64)))
 def test_any_picture_becomes_grey_pixels_of_the_size_asked_for(path, content, size):
     path.write_bytes(content)
-    pixels = read_picture(path, size).pixels
-    assert pixels.dtype == np.uint8
-    assert pixels.shape == (*size, 1)
+    assert read_or_refused(path, size) is None
 
 
 @settings(max_examples=100, deadline=None)
@@ -93,13 +118,22 @@ def test_a_picture_of_one_grey_stays_so_within_its_place(path, level, width, hei
 @given(content=damaged_files())
 def test_damage_is_read_or_refused_in_one_line_that_names_the_file(path, content):
     path.write_bytes(content)
-    message = None
-    try:
-        pixels = read_picture(path).pixels
-    except InvalidArgument as error:
-        message = str(error)
-    if message is None:
-        assert pixels.shape == (28, 28, 1)
-    else:
-        assert message.startswith(str(path))
+    message = read_or_refused(path)
+    if message is not None:
+        assert message.startswith(f"{path} is ")
         assert len(message.splitlines()) == 1
+
+
+@settings(deadline=None)
+@given(name=st.binary(min_size=1, max_size=60).filter(lambda name: not {0, ord("/")} & {*name} and name.strip(b".")))
+def test_a_file_may_have_any_name(path, name):
+    """Line breaks and bytes that are no text included: the message has the name as it is."""
+    folder = path.parent / "named"
+    folder.mkdir(exist_ok=True)
+    named = folder / os.fsdecode(name)
+    assert read_or_refused(named) == f"{named} does not exist: give the path of a PNG or JPEG picture"
+    Image.new("L", (28, 28)).save(named, "PNG")
+    assert read_or_refused(named) is None
+    named.write_bytes(b"no picture")
+    assert read_or_refused(named).startswith(f"{named} is not a PNG or JPEG picture")
+    named.unlink()

@@ -57,3 +57,10 @@ def test_the_figures_of_the_load_test_are_those_of_its_file():
     page = (ROOT / "docs" / "serving.md").read_text()
     for row in json.loads((ROOT / "docs" / "serving_load.json").read_text())["rows"]:
         assert f"| {row['way']} | {row['batch']} | {row['images_per_second']:,.0f} | {row['ratio']:.2f} |" in page
+
+
+def test_the_figures_of_the_quantised_model_are_those_of_its_file():
+    page = " ".join((ROOT / "docs" / "serving.md").read_text().split())
+    plain, int8 = json.loads((ROOT / "docs" / "litert.json").read_text())
+    assert f"in float32 {plain['bytes']:,} bytes and {100 * plain['accuracy']:.2f} % of the test images" in page
+    assert f"in eight bits {int8['bytes']:,} bytes and {100 * int8['accuracy']:.2f} %" in page

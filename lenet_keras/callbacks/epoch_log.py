@@ -34,7 +34,11 @@ class EpochLog(keras.callbacks.Callback):  # type: ignore[misc]  # Keras ships n
     """
 
     def __init__(self, run_dir: Path, *, histograms: bool = False) -> None:
-        """Log the run in `run_dir`, into its subfolders `train` and `validation`, which are made when first needed."""
+        """Log the run in `run_dir`, into its subfolders `train` and `validation`, which are made when first needed.
+
+        `run_dir` itself is made when the training begins, if it is missing. Should it vanish later, an `OSError` that
+        names it is raised, and it is not made anew.
+        """
         super().__init__()
         self._run_dir = run_dir
         self._histograms = histograms
@@ -43,6 +47,7 @@ class EpochLog(keras.callbacks.Callback):  # type: ignore[misc]  # Keras ships n
 
     def on_train_begin(self, logs: Mapping[str, Any] | None = None) -> None:  # noqa: ARG002
         """Forget an earlier training."""
+        self._run_dir.mkdir(parents=True, exist_ok=True)
         self._first_epoch = None
         self._writers = {}
 
@@ -79,6 +84,7 @@ class EpochLog(keras.callbacks.Callback):  # type: ignore[misc]  # Keras ships n
         folder = self._run_dir / run
         with writing_to(folder):
             if run not in self._writers:
+                folder.mkdir(exist_ok=True)  # TensorFlow would make the folders above it too
                 discard_from(folder, self._first_epoch or 0)
                 self._writers[run] = tf.summary.create_file_writer(str(folder))
             with self._writers[run].as_default():

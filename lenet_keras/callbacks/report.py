@@ -37,7 +37,7 @@ def write_test_report(
     replaced.
 
     Args:
-        run_dir: the run folder.
+        run_dir: the run folder, which must exist.
         settings: what distinguishes this run from others, shown as columns of the HParams tab.
         images: uint8 [N, H, W, 1], 0 to 255: the test images.
         labels: int64 [N]: their classes, 0 to C-1.
@@ -60,6 +60,7 @@ def write_test_report(
     mistakes = draw_mistakes(images, labels, probabilities, class_names)
 
     folder = run_dir / "test"
+    folder.mkdir(exist_ok=True)  # TensorFlow would make the run folder anew that has vanished
     earlier = event_files(folder)
     with writing_to(folder):
         writer = tf.summary.create_file_writer(str(folder))

@@ -58,8 +58,11 @@ def export_run(
     model_dir = export_dir / model_name(parse_reg(config.reg), config.dataset)
     version = export_model(model, model_dir, spec.class_names, test, accuracy=metrics["test"]["accuracy"])
     write_atomically(model_dir / CARD, model_card(version, config, record, metrics, spec, test.images[0]).encode())
-    # Read again: another export of the run may have noted its own meanwhile.
-    folder.write_metrics({**folder.read_metrics(), "export": str(version)})
+    try:
+        # Read again: another export of the run may have noted its own meanwhile.
+        folder.write_metrics({**folder.read_metrics(), "export": str(version)})
+    except OSError as error:  # a run may lie where nobody may write; the version is published all the same
+        notify(f"{folder.metrics_json} does not name the export: {error.strerror}")
     if keep is not None:
         remove_oldest(model_dir, keep)
     write_server_configs(export_dir)

@@ -21,6 +21,7 @@ LABELS = np.array([0, 1, 2, 2])
 def write(run_dir, *, loss=0.5, labels=LABELS, right=3, **settings):
     """Report on four images, of which the first `right` are classified as labeled."""
     predicted = np.where(np.arange(len(LABELS)) < right, LABELS, (LABELS + 1) % 3)
+    run_dir.mkdir(parents=True, exist_ok=True)
     write_test_report(
         run_dir,
         settings=settings or {"reg": "none", "learning_rate": 1e-4, "batch_size": 64, "early_stopping": False},

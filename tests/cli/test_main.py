@@ -17,6 +17,9 @@ from lenet_keras_cli.models import command
         (InvalidArgument("epochs must be 1 or more. Received: 0"), 2, "Error: epochs must be 1 or more. Received: 0"),
         (LenetKerasError("no data set"), 1, "Error: no data set"),
         (OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "runs/a"), 1, "Error: runs/a: No space left on device"),
+        (InvalidArgument("a\nb \x1b[2J\udcff"), 2, "Error: a\\nb \\x1b[2J\\udcff"),
+        (LenetKerasError("a\r"), 1, "Error: a\\r"),
+        (OSError(errno.EIO, "bad", "a\u2028b"), 1, "Error: a\\u2028b: bad"),
         (KeyboardInterrupt(), 130, "Interrupted."),
     ],
 )

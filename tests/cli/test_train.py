@@ -188,6 +188,7 @@ def test_a_second_training_in_the_folder_is_refused_naming_the_first(lenet_keras
     [
         (["--reg", "l1"], 2, "'l1' is not one of"),
         (["--reg", "none", "--reg", "dropout"], 2, "'none' cannot be combined"),
+        (["--dataset", "cifar10"], 2, "'cifar10' is not one of"),
         (["--epochs", "0"], 2, "epochs must be 1 or more. Received: 0"),
         (["--batch-size", "401"], 2, "batch_size must be 1 to 400. Received: 401"),
         (["--learning-rate", "nan"], 2, "learning_rate must be a finite number above 0. Received: nan"),
@@ -200,6 +201,8 @@ def test_a_second_training_in_the_folder_is_refused_naming_the_first(lenet_keras
         (["--checkpoint-steps", "0"], 2, "checkpoint_steps must be 1 or more. Received: 0"),
         (["--data-dir", "nowhere"], 1, "nowhere"),
         (["--run-dir", "."], 2, ". is there and is no run folder"),
+        (["--run-dir", "notes.txt"], 2, "Directory 'notes.txt' is a file"),
+        (["--run-dir", "notes.txt/run"], 1, "notes.txt"),
     ],
 )
 def test_bad_input_gets_one_line_and_leaves_nothing(run, tmp_path, arguments, code, message):

@@ -21,7 +21,9 @@ LABELS = "assets/labels.txt"
 
 @pytest.fixture(scope="module")
 def copied(published, tmp_path_factory):
-    return shutil.copytree(published, tmp_path_factory.mktemp("damaged") / "1")
+    """Copy the version whole, into the same place each time."""
+    folder = tmp_path_factory.mktemp("damaged") / "1"
+    return lambda: shutil.copytree(published, folder, dirs_exist_ok=True)
 
 
 @pytest.fixture(scope="module")
@@ -31,47 +33,46 @@ def probabilities(published, images):
 
 def refused(folder, images, probabilities):
     """Whether the model is refused; if it is not, it predicts what it did before the damage."""
+    message = None
     try:
         found = load_exported(folder).predict(images)
     except LenetKerasError as error:
-        assert str(error).startswith(f"{folder} is ")
-        assert len(str(error).splitlines()) == 1
+        message = str(error)
+    if message is not None:
+        assert message.startswith(f"{folder} is ")
+        assert len(message.splitlines()) == 1
         return True
     np.testing.assert_array_equal(found, probabilities)
     return False
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(name=st.sampled_from([GRAPH, INDEX, DATA, LABELS]), share=st.floats(0, 1, exclude_max=True))
-def test_a_file_cut_off_anywhere_is_noticed(published, copied, images, probabilities, name, share):
-    content = (published / name).read_bytes()
-    (copied / name).write_bytes(content[: int(share * len(content))])
-    is_refused = refused(copied, images, probabilities)
-    (copied / name).write_bytes(content)
-    # The last bytes of the variables are of counters that no prediction needs.
-    assert is_refused or name == DATA
+def test_a_file_cut_off_anywhere_is_noticed(copied, images, probabilities, name, share):
+    folder = copied()
+    content = (folder / name).read_bytes()
+    (folder / name).write_bytes(content[: int(share * len(content))])
+    assert refused(folder, images, probabilities)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(
     name=st.sampled_from([INDEX, DATA, "fingerprint.pb"]),
     changes=st.lists(st.tuples(st.floats(0, 1, exclude_max=True), st.integers(0, 255)), min_size=1, max_size=4),
 )
-def test_changed_bytes_are_noticed_or_do_not_matter(published, copied, images, probabilities, name, changes):
-    content = (published / name).read_bytes()
-    changed = bytearray(content)
+def test_changed_bytes_are_noticed_or_do_not_matter(copied, images, probabilities, name, changes):
+    folder = copied()
+    content = bytearray((folder / name).read_bytes())
     for place, value in changes:
-        changed[int(place * len(content))] = value
-    (copied / name).write_bytes(changed)
-    refused(copied, images, probabilities)
-    (copied / name).write_bytes(content)
+        content[int(place * len(content))] = value
+    (folder / name).write_bytes(content)
+    refused(folder, images, probabilities)
 
 
 @pytest.mark.parametrize("lost", [GRAPH, INDEX, DATA, LABELS])
-@pytest.mark.parametrize("in_its_place", ["nothing", "a folder"])
-def test_a_lost_file_is_noticed(published, tmp_path, images, probabilities, lost, in_its_place):
+def test_a_lost_file_or_a_folder_in_its_place_is_noticed(published, tmp_path, images, probabilities, lost):
     folder = shutil.copytree(published, tmp_path / "1")
     (folder / lost).unlink()
-    if in_its_place == "a folder":
-        (folder / lost).mkdir()
+    assert refused(folder, images, probabilities)
+    (folder / lost).mkdir()
     assert refused(folder, images, probabilities)

@@ -71,60 +71,74 @@ class At(keras.callbacks.Callback):
             self.action()
 
 
-@pytest.mark.parametrize(
-    ("kilobytes", "name", "epochs"),
-    [(4, "config.json", 0), (12, "train", 0), (20, "validation", 0), (300, "state.npz", 0),
-     (1500, "state.npz", 1), (2600, "state.npz", 2)],
-)  # fmt: skip
-def test_a_full_disk_costs_what_was_not_saved_yet_and_no_more(small_disk, whole, kilobytes, name, epochs):
-    disk = small_disk(f"size={kilobytes}k")
-    run_dir = disk / "run"
-    with pytest.raises(OSError, match="No space left on device") as refused:
-        train(config(**SETTINGS), run_dir)
-    assert refused.value.errno == errno.ENOSPC
-    assert refused.value.filename == str(run_dir / name)
-    assert unfinished(run_dir) == []
-    state = StateStore(run_dir).read()
-    assert (0 if state is None else len(state.history)) == epochs
+def test_a_full_disk_costs_what_was_not_saved_yet_and_no_more(small_disk, whole):
+    """It is made larger each time, so that the training ends at one place after the other."""
+    run_dir = small_disk("size=4k") / "run"
+    for kilobytes, name, epochs in [
+        (4, "config.json", 0), (12, "train", 0), (24, "validation", 0), (300, "state.npz", 0),
+        (1500, "state.npz", 1), (2600, "state.npz", 2),
+    ]:  # fmt: skip
+        small_disk("remount", f"size={kilobytes}k")
+        with pytest.raises(OSError, match="No space left on device") as refused:
+            train(config(**SETTINGS), run_dir, resume="auto")
+        assert refused.value.errno == errno.ENOSPC
+        assert refused.value.filename == str(run_dir / name), f"{kilobytes} KB"
+        assert unfinished(run_dir) == []
+        state = StateStore(run_dir).read()
+        assert (0 if state is None else len(state.history)) == epochs, f"{kilobytes} KB"
 
     small_disk("remount", "size=8m")
     train(config(**SETTINGS), run_dir, resume="auto")
     assert_same_run(run_dir, whole)
 
 
-def test_a_disk_that_is_full_after_the_last_epoch_keeps_the_training(small_disk, whole):
+def test_a_disk_without_any_room_is_named(small_disk):
+    disk = small_disk("size=4k")
+    (disk / "filler").write_bytes(bytes(4096))
+    with pytest.raises(OSError, match="No space left on device") as refused:
+        train(config(), disk / "run")
+    assert refused.value.filename == str(disk / "run" / ".lock")
+
+
+@pytest.mark.parametrize(("kilobytes_left", "name"), [(0, "test"), (400, "model.keras")])
+def test_a_disk_that_is_full_after_the_last_epoch_keeps_the_training(small_disk, whole, kilobytes_left, name):
     disk = small_disk("size=8m")
 
     def fill():
-        with (disk / "filler").open("wb", buffering=0) as file, pytest.raises(OSError, match="No space"):
-            while True:
-                file.write(bytes(4096))
+        (disk / "filler").write_bytes(bytes(shutil.disk_usage(disk).free - 1024 * kilobytes_left))
 
     with pytest.raises(OSError, match="No space left on device") as refused:
         train(config(**SETTINGS), disk / "run", callbacks=[At(fill)])
-    assert refused.value.filename.startswith(str(disk / "run"))
+    assert refused.value.errno == errno.ENOSPC
+    assert refused.value.filename == str(disk / "run" / name)
+    assert unfinished(disk / "run") == []
     assert not RunFolder(disk / "run").is_finished
+    assert len(StateStore(disk / "run").read().history) == 3
     (disk / "filler").unlink()
     train(config(**SETTINGS), disk / "run", resume=True)
     assert_same_run(disk / "run", whole)
 
 
-def test_a_disk_that_is_read_only_keeps_what_was_saved(small_disk, whole):
-    disk = small_disk("size=8m")
+def test_a_disk_that_becomes_read_only_keeps_what_was_saved(small_disk, whole):
+    run_dir = small_disk("size=8m") / "run"
 
-    def interrupt():
-        raise KeyboardInterrupt
+    def make_read_only():
+        # The disk itself cannot be: TensorBoard's files are open in it.
+        subprocess.run(["mount", "-o", "bind,ro", run_dir, run_dir], check=True)
 
-    with pytest.raises(KeyboardInterrupt):
-        train(config(**SETTINGS), disk / "run", callbacks=[At(interrupt, epoch=1)])
-    small_disk("remount", "ro")
     with pytest.raises(OSError, match="Read-only file system") as refused:
-        train(config(**SETTINGS), disk / "run", resume=True)
-    assert refused.value.filename == str(disk / "run" / ".lock")
-    assert StateStore(disk / "run").read() is not None
-    small_disk("remount", "rw")
-    train(config(**SETTINGS), disk / "run", resume=True)
-    assert_same_run(disk / "run", whole)
+        train(config(**SETTINGS), run_dir, callbacks=[At(make_read_only, epoch=1)])
+    assert refused.value.errno == errno.EROFS
+    assert refused.value.filename == str(run_dir / "state.npz")
+    with pytest.raises(OSError, match="Read-only file system") as refused:
+        train(config(**SETTINGS), run_dir, resume=True)
+    assert refused.value.filename == str(run_dir / ".lock")
+    assert unfinished(run_dir) == []
+    assert len(StateStore(run_dir).read().history) == 1
+
+    subprocess.run(["umount", run_dir], check=True)
+    train(config(**SETTINGS), run_dir, resume=True)
+    assert_same_run(run_dir, whole)
 
 
 def test_a_disk_without_room_for_an_export_keeps_the_version_that_is_there(small_disk, whole):
@@ -162,6 +176,29 @@ def test_a_folder_that_vanishes_is_named_and_not_made_anew(tmp_path):
     with pytest.raises(FileNotFoundError) as refused:
         train(config(), run_dir, callbacks=[At(lambda: shutil.rmtree(run_dir), epoch=1)])
     assert refused.value.filename == str(run_dir / "state.npz")
+    assert not run_dir.exists()
+
+
+def test_a_folder_that_vanishes_after_the_last_epoch_is_not_made_anew(tmp_path):
+    run_dir = tmp_path / "runs" / "run"
+    with pytest.raises(FileNotFoundError) as refused:
+        train(config(), run_dir, callbacks=[At(lambda: shutil.rmtree(run_dir))])
+    assert refused.value.filename == str(run_dir / "test")
+    assert not run_dir.exists()
+
+
+def test_a_folder_that_vanishes_before_its_first_events_is_not_made_anew(tmp_path, whole):
+    run_dir = tmp_path / "runs" / "run"
+    vanish = keras.callbacks.LambdaCallback(on_epoch_begin=lambda epoch, logs: shutil.rmtree(run_dir))
+    with pytest.raises(FileNotFoundError) as refused:
+        train(config(), run_dir, callbacks=[vanish])
+    assert refused.value.filename == str(run_dir / "validation")
+    assert not run_dir.exists()
+
+    shutil.copytree(whole, run_dir)
+    with pytest.raises(FileNotFoundError) as refused:
+        train(config(**SETTINGS, epochs=4), run_dir, resume=True, callbacks=[vanish])
+    assert refused.value.filename == str(run_dir / "train")
     assert not run_dir.exists()
 
 

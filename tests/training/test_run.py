@@ -155,6 +155,15 @@ def test_a_folder_that_is_no_run_is_never_replaced(tmp_path):
     assert (tmp_path / "thesis.tex").exists()
 
 
+def test_a_file_is_no_run_folder(tmp_path):
+    path = tmp_path / "run"
+    path.write_text("years of work")
+    for options in ({}, {"overwrite": True}, {"resume": "auto"}, {"resume": True}):
+        with pytest.raises(InvalidArgument, match=f"^{path} (is there and is no run folder|holds no run to resume)"):
+            train(config(), path, **options)
+    assert path.read_text() == "years of work"
+
+
 def test_resuming_needs_a_run_with_the_same_settings(tmp_path, sample_run):
     with pytest.raises(InvalidArgument, match="no run to resume"):
         train(config(), tmp_path / "nothing", resume=True)
