@@ -19,7 +19,8 @@ LARGEST_SET = max(spec.train_size for spec in DATASETS.values())
 COMBINABLE = [name for name in REGULARISATIONS if name != "none"]
 
 ANYTHING = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.sampled_from([10**400, -(10**400)]) | st.floats() | st.text(max_size=9)
+    st.none() | st.booleans() | st.integers() | st.sampled_from([10**400, -(10**400)]) | st.floats()
+    | st.text(max_size=9)
     | st.sampled_from([*DATASETS, *REGULARISATIONS, *ACTIVATIONS, *POOLINGS, *STRATEGIES]),
     lambda values: st.lists(values, max_size=3) | st.dictionaries(st.text(max_size=5), values, max_size=3),
     max_leaves=5,
