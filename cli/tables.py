@@ -21,10 +21,10 @@ def show_table(
         table.add_column(column, justify="right" if column in numbers else "left", overflow="fold")
     for row in rows:
         table.add_row(*(str(value) for value in row))
-    console = Console(highlight=False)
+    console = Console(highlight=False, markup=False, emoji=False)  # names of files may look like either
     if not console.is_terminal:
         console.width = UNBOUNDED
-    console.print(title, style="bold", markup=False)
+    console.print(title, style="bold")
     console.print(table)
 
 

@@ -75,9 +75,8 @@ def strange_files(draw):
     mode = draw(st.sampled_from([mode for mode, kind in KINDS if kind == "PNG"]))
     Image.new(mode, (draw(st.integers(1, 5)), draw(st.integers(1, 5)))).save(content, "PNG")
     chunks = list(png_chunks(content.getvalue()))
-    data = (
-        st.just(b"") | st.binary(max_size=30) | st.binary(max_size=30).map(lambda end: b"II*\0\x08\0\0\0" + end)
-    )  # as EXIF begins
+    exif = st.binary(max_size=30).map(lambda tags: b"II*\0\x08\0\0\0" + tags)
+    data = st.just(b"") | st.binary(max_size=30) | exif
     for _ in range(draw(st.integers(1, 3))):
         chunks.insert(draw(st.integers(0, len(chunks))), (draw(st.sampled_from(CHUNKS)), draw(data)))
     parts = [struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))

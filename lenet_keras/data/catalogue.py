@@ -190,4 +190,4 @@ def dataset_spec(name: str) -> DatasetSpec:
         return DATASETS[name]
     close = difflib.get_close_matches(name, DATASETS, n=1)
     hint = f" Did you mean {close[0]!r}?" if close else ""
-    raise InvalidArgument(f"Unknown data set {name!r}.{hint} Allowed: {', '.join(DATASETS)}.")
+    raise InvalidArgument(f"Unknown data set {name[:100]!r}.{hint} Allowed: {', '.join(DATASETS)}.")

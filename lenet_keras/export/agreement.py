@@ -92,9 +92,7 @@ def check_accuracy(
     second, first = np.sort(expected, axis=1)[:, -2:].T
     doubtful = int((first - second <= 2 * TOLERANCE).sum())
     if abs(found - accuracy) * len(labels) > doubtful + 0.5:
-        raise Disagreement(
-            f"the SavedModel's accuracy on {len(labels):,} images is {found:.4f}, expected {accuracy:.4f}"
-        )
+        raise Disagreement(f"its accuracy on {len(labels):,} images is {found:.4f}, expected {accuracy:.4f}")
 
 
 def _check_form(signature: str, name: str, found: npt.NDArray[Any] | None, dtype: str, shape: tuple[int, ...]) -> None:

@@ -70,14 +70,8 @@ def _jpeg_rgb(content: tf.Tensor) -> tf.Tensor:
 
 
 def _png_rgb(content: tf.Tensor) -> tf.Tensor:
-    def eight_bits() -> tf.Tensor:
-        return tf.cast(tf.io.decode_png(content, channels=4), tf.float32)
-
-    def sixteen_bits() -> tf.Tensor:
-        return tf.round(tf.cast(tf.io.decode_png(content, channels=4, dtype=tf.uint16), tf.float32) / 257)
-
+    rgba = tf.cast(tf.io.decode_png(content, channels=4), tf.float32)
     depth = tf.cast(tf.io.decode_raw(_bytes(content, 24, 1), tf.uint8)[0], tf.int32)
-    rgba = tf.cond(depth == 16, sixteen_bits, eight_bits)
     alpha = rgba[..., 3:]
     # Where a file of 1, 2 or 4 bits has no alpha, TensorFlow fills in the largest value of so many bits for opaque.
     filled_in = (depth < 8) & tf.reduce_all(alpha == tf.cast(2**depth - 1, tf.float32))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,8 @@ import numpy.typing as npt
 
 from lenet_keras.errors import InvalidArgument, LenetKerasError, first_line
 from lenet_keras.export import layout
+
+_LARGEST_SIDE = 4096  # a stranger's model may not ask for all memory
 
 
 class ExportedModel:
@@ -70,10 +73,13 @@ def load_exported(path: Path) -> ExportedModel:
 
     try:
         signature = loaded.signatures["serving_default"]
-        image_shape = tuple(signature.structured_input_signature[1]["images"].shape[1:])
-        classes = signature.structured_outputs["probabilities"].shape[-1]
+        images = signature.structured_input_signature[1]["images"]
+        batch, *image_shape = images.shape.as_list()
+        rows, classes = signature.structured_outputs["probabilities"].shape.as_list()
+        if images.dtype != tf.float32 or (batch, rows) != (None, None) or not _is_image_shape(image_shape):
+            raise ValueError(f"{images} is no batch of images")
         class_names = layout.read_labels(folder)
-    except (AttributeError, KeyError, OSError, UnicodeDecodeError) as error:
+    except (AttributeError, KeyError, OSError, TypeError, ValueError) as error:
         raise LenetKerasError(
             f"{folder} is not a model that this program exported: its serving_default must take images and return "
             "probabilities, and assets/labels.txt must name the classes"
@@ -81,12 +87,17 @@ def load_exported(path: Path) -> ExportedModel:
     if len(class_names) != classes:
         raise LenetKerasError(f"{folder} is damaged: assets/labels.txt names {len(class_names)} of {classes} classes")
 
-    model = ExportedModel(folder, class_names, image_shape, loaded)
+    height, width, channels = image_shape
+    model = ExportedModel(folder, class_names, (height, width, channels), loaded)
     try:
-        model.predict(np.zeros((1, *image_shape), np.float32))  # some damage shows only when the graph runs
-    except tf.errors.OpError as error:
+        model.predict(np.zeros((1, *model.image_shape), np.float32))  # some damage shows only when the graph runs
+    except Exception as error:  # as above
         raise _damaged(folder, error) from error
     return model
+
+
+def _is_image_shape(shape: Sequence[int | None]) -> bool:
+    return len(shape) == 3 and all(side is not None and 1 <= side <= _LARGEST_SIDE for side in shape)
 
 
 def _version_folder(path: Path) -> Path:

@@ -54,7 +54,7 @@ def export_model(
     from lenet_keras.export.signatures import write_saved_model
     from lenet_keras.export.warmup import write_warmup
 
-    _check_request(model, class_names, test.images)
+    check_request(model, class_names, test.images)
     trial = Trial(model, class_names, test, accuracy)
     try:
         model_dir.mkdir(parents=True, exist_ok=True)
@@ -86,7 +86,8 @@ def remove_oldest(model_dir: Path, keep: int) -> None:
             version.rename(aside / version.name)
 
 
-def _check_request(model: keras.Model, class_names: Sequence[str], images: npt.NDArray[np.uint8]) -> None:
+def check_request(model: keras.Model, class_names: Sequence[str], images: npt.NDArray[np.uint8]) -> None:
+    """Raise `InvalidArgument` unless images and class names fit the model."""
     image_shape, classes = tuple(model.input_shape[1:]), model.output_shape[-1]
     if images.dtype != np.uint8 or images.shape[1:] != image_shape or len(images) == 0:
         wanted = ", ".join(map(str, image_shape))

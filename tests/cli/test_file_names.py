@@ -9,7 +9,8 @@ from PIL import Image
 
 from lenet_keras_cli.main import main
 
-NAMES = [b"a\nb.png", b"a\r.png", b"\x1b[2J.png", b"\xff\xfe.png", "\u2028.png".encode()]
+NAMES = [b"a\nb.png", b"a\r.png", b"\x1b[2J.png", b"\xff\xfe.png", "\u2028.png".encode(),
+         b"a[x].png", b"[red]a.png", b":smile:.png"]  # fmt: skip
 
 
 @pytest.fixture
@@ -37,4 +38,5 @@ def test_pictures_of_any_name_are_classified(predict, tmp_path):
     assert [row["image"] for row in json.loads(predict("--json", *paths).stdout)] == [str(path) for path in paths]
     table = predict(*paths)
     assert table.exit_code == 0
-    assert b"/\xff\xfe.png " in table.stdout_bytes
+    for name in (b"\xff\xfe.png", b"a[x].png", b"[red]a.png", b":smile:.png"):
+        assert b"/" + name + b" " in table.stdout_bytes

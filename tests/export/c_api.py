@@ -1,9 +1,10 @@
 """A program of its own: it runs a SavedModel through TensorFlow's C API, from the wheel's libraries, without Python's.
 
-    python c_api.py TENSORFLOW_FOLDER SAVED_MODEL INPUT OUTPUT INDEX INPUT.npy OUTPUT.npy
+    python c_api.py TENSORFLOW_FOLDER SAVED_MODEL INPUT.npy INPUT_TENSOR OUTPUTS.npz OUTPUT_TENSOR...
 
-INPUT and OUTPUT are names of operations, INDEX is the output's number in its operation; OUTPUT.npy gets a float32
-array. TensorFlow Serving loads a SavedModel by the same C++ function that TF_LoadSessionFromSavedModel calls.
+Tensors are named as in a signature, "operation:index". OUTPUTS.npz gets an array for each, under its name; strings are
+NumPy's bytes in both files. TensorFlow Serving loads a SavedModel by the same C++ function that
+TF_LoadSessionFromSavedModel calls.
 """
 
 import ctypes
@@ -12,7 +13,10 @@ from pathlib import Path
 
 import numpy as np
 
-FLOAT, UINT8 = 1, 4  # TF_DataType
+STRING, STRING_SIZE = 7, 24  # TF_DataType, and bytes of one TF_TString in a tensor
+DTYPES = {1: np.float32, 4: np.uint8, 9: np.int64}
+POINTERS = ["NewStatus", "NewGraph", "NewSessionOptions", "LoadSessionFromSavedModel", "GraphOperationByName",
+            "AllocateTensor", "TensorData", "StringGetDataPointer"]  # fmt: skip
 
 
 class Output(ctypes.Structure):
@@ -21,52 +25,76 @@ class Output(ctypes.Structure):
     _fields_ = [("operation", ctypes.c_void_p), ("index", ctypes.c_int)]
 
 
-def main(tensorflow, saved_model, input_name, output_name, index, input_file, output_file):
-    """Load, feed one array, fetch one array."""
+def load_library(tensorflow):
+    """The C API of the TensorFlow in this folder; functions that return no int are told so."""
     ctypes.CDLL(str(Path(tensorflow, "libtensorflow_framework.so.2")), ctypes.RTLD_GLOBAL)
     tf = ctypes.CDLL(str(Path(tensorflow, "libtensorflow_cc.so.2")))
-    for name in ("TF_NewStatus", "TF_NewGraph", "TF_NewSessionOptions", "TF_LoadSessionFromSavedModel",
-                 "TF_GraphOperationByName", "TF_AllocateTensor", "TF_TensorData"):  # fmt: skip
-        getattr(tf, name).restype = ctypes.c_void_p
+    for name in POINTERS:
+        getattr(tf, f"TF_{name}").restype = ctypes.c_void_p
     tf.TF_Message.restype = ctypes.c_char_p
     tf.TF_Dim.restype = ctypes.c_int64
-    tf.TF_TensorByteSize.restype = ctypes.c_size_t
+    tf.TF_TensorByteSize.restype = tf.TF_StringGetSize.restype = ctypes.c_size_t
+    return tf
 
+
+def to_tensor(tf, array):
+    """A TF_Tensor with the content of `array`."""
+    strings = array.dtype.kind == "S"
+    dtype = STRING if strings else next(number for number, known in DTYPES.items() if known == array.dtype)
+    size = array.size * STRING_SIZE if strings else array.nbytes
+    dims = (ctypes.c_int64 * array.ndim)(*array.shape)
+    tensor = ctypes.c_void_p(tf.TF_AllocateTensor(dtype, dims, array.ndim, ctypes.c_size_t(size)))
+    data = tf.TF_TensorData(tensor)
+    if not strings:
+        ctypes.memmove(data, np.ascontiguousarray(array).ctypes.data, size)
+        return tensor
+    for index, value in enumerate(array.ravel().tolist()):
+        string = ctypes.c_void_p(data + index * STRING_SIZE)
+        tf.TF_StringInit(string)
+        tf.TF_StringCopy(string, value, ctypes.c_size_t(len(value)))
+    return tensor
+
+
+def to_array(tf, tensor):
+    """An array with the content of a TF_Tensor."""
+    shape = [tf.TF_Dim(tensor, axis) for axis in range(tf.TF_NumDims(tensor))]
+    data, size = tf.TF_TensorData(tensor), tf.TF_TensorByteSize(tensor)
+    if tf.TF_TensorType(tensor) != STRING:
+        return np.frombuffer(ctypes.string_at(data, size), DTYPES[tf.TF_TensorType(tensor)]).reshape(shape)
+    strings = [ctypes.c_void_p(data + start) for start in range(0, size, STRING_SIZE)]
+    values = [ctypes.string_at(tf.TF_StringGetDataPointer(string), tf.TF_StringGetSize(string)) for string in strings]
+    return np.array(values).reshape(shape)
+
+
+def main(tensorflow, saved_model, input_file, input_name, outputs_file, *output_names):
+    """Load, feed one array, fetch some."""
+    tf = load_library(tensorflow)
     status, graph = ctypes.c_void_p(tf.TF_NewStatus()), ctypes.c_void_p(tf.TF_NewGraph())
 
     def check():
         if tf.TF_GetCode(status):
             raise SystemExit(tf.TF_Message(status).decode())
 
-    def operation(name):
-        found = tf.TF_GraphOperationByName(graph, name.encode())
+    def output(name):
+        operation, _, index = name.partition(":")
+        found = tf.TF_GraphOperationByName(graph, operation.encode())
         if not found:
-            raise SystemExit(f"the graph has no operation {name}")
-        return found
+            raise SystemExit(f"the graph has no operation {operation}")
+        return Output(found, int(index))
 
-    options = ctypes.c_void_p(tf.TF_NewSessionOptions())
-    tags = (ctypes.c_char_p * 1)(b"serve")
+    options, tags = ctypes.c_void_p(tf.TF_NewSessionOptions()), (ctypes.c_char_p * 1)(b"serve")
     session = tf.TF_LoadSessionFromSavedModel(options, None, saved_model.encode(), tags, 1, graph, None, status)
     check()
-
-    fed = np.ascontiguousarray(np.load(input_file))
-    dims = (ctypes.c_int64 * fed.ndim)(*fed.shape)
-    dtype = UINT8 if fed.dtype == np.uint8 else FLOAT
-    tensor = tf.TF_AllocateTensor(dtype, dims, fed.ndim, ctypes.c_size_t(fed.nbytes))
-    ctypes.memmove(tf.TF_TensorData(ctypes.c_void_p(tensor)), fed.ctypes.data, fed.nbytes)
-
-    fetched = (ctypes.c_void_p * 1)()
+    fetched = (ctypes.c_void_p * len(output_names))()
     tf.TF_SessionRun(
         ctypes.c_void_p(session), None,
-        ctypes.byref(Output(operation(input_name), 0)), (ctypes.c_void_p * 1)(tensor), 1,
-        ctypes.byref(Output(operation(output_name), int(index))), fetched, 1,
+        ctypes.byref(output(input_name)), ctypes.byref(to_tensor(tf, np.load(input_file))), 1,
+        (Output * len(output_names))(*map(output, output_names)), fetched, len(output_names),
         None, 0, None, status,
     )  # fmt: skip
     check()
-    result = ctypes.c_void_p(fetched[0])
-    shape = [tf.TF_Dim(result, axis) for axis in range(tf.TF_NumDims(result))]
-    content = ctypes.string_at(tf.TF_TensorData(result), tf.TF_TensorByteSize(result))
-    np.save(output_file, np.frombuffer(content, np.float32).reshape(shape))
+    arrays = [to_array(tf, ctypes.c_void_p(tensor)) for tensor in fetched]
+    np.savez(outputs_file, **dict(zip(output_names, arrays, strict=True)))
     assert "tensorflow" not in sys.modules
 
 

@@ -1,10 +1,16 @@
 """Files for other runtimes: what they hold, that they agree with the model, and that what does not is not published."""
 
 import json
+import os
+import resource
+import subprocess
+import sys
+import tempfile
 
 import numpy as np
 import onnx
 import pytest
+from ai_edge_litert.interpreter import Interpreter
 
 from lenet_keras.data import Split, load
 from lenet_keras.errors import InvalidArgument, LenetKerasError
@@ -69,6 +75,8 @@ def test_a_run_is_quantised_on_what_it_was_trained_on_and_its_accuracy_measured(
     ]  # fmt: skip
     assert found.size < plain.size / 3
     test = load("fashion_mnist_sample").test
+    details = Interpreter(str(found.path)).get_signature_runner().get_input_details()["images"]
+    assert (details["dtype"], details["quantization"]) == (np.uint8, (1.0, 0))  # pixels go in as they are
     outputs = litert.run(found.path.read_bytes(), test.images)
     assert found.accuracy == (outputs["class_id"] == test.labels).mean()
     assert plain.accuracy == pytest.approx(RunFolder(sample_run).read_metrics()["test"]["accuracy"])
@@ -83,6 +91,38 @@ def test_a_quantisation_that_lost_too_much_is_not_published(tmp_path, sample_run
     with pytest.raises(ExportError, match=r"in eight bits the accuracy on 500 images is 0\.\d+, in float32 0\.5"):
         export_file(model, tmp_path / "m", ["x"] * 10, test, "litert", calibration=black)
     assert names(tmp_path) == []
+
+
+def test_a_full_disk_for_temporary_files_is_told_in_one_line(tmp_path, model, examples, class_names, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
+    with pytest.raises(ExportError, match=r"^cannot convert the model to litert: .*No such file or directory"):
+        export_file(model, tmp_path / "m", class_names, examples, "litert")
+    (tmp_path / "temporary").mkdir()
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, before[1]))  # as on a full disk, a write comes to nothing
+    try:
+        with pytest.raises(ExportError, match=r"^cannot convert the model to litert: .*File too large"):
+            export_file(model, tmp_path / "m", class_names, examples, "litert")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert names(tmp_path) == ["temporary"]
+    assert [path for path in (tmp_path / "temporary").iterdir() if path.is_dir()] == []  # AutoGraph leaves a file
+
+
+def test_onnx_runtime_reports_nothing_to_its_maker(tmp_path, model, examples, class_names):
+    """Where it does, it leaves an identifier in the home folder and one among the temporary files."""
+    found = export_file(model, tmp_path / "m", class_names, examples, "onnx")
+    folders = {name: tmp_path / name for name in ("HOME", "TMPDIR", "KERAS_HOME", "MPLCONFIGDIR")}
+    for folder in folders.values():
+        folder.mkdir()
+    program = (
+        "import sys, numpy, pathlib; from lenet_keras.export.formats import onnx; "
+        "onnx.run(pathlib.Path(sys.argv[1]).read_bytes(), numpy.zeros((1, 28, 28, 1), numpy.uint8))"
+    )
+    # Not of what else is set: on build servers it is quiet by itself.
+    kept = {name: os.environ[name] for name in ("PATH", "PYTHONPATH", "LD_LIBRARY_PATH") if name in os.environ}
+    subprocess.run([sys.executable, "-c", program, found.path], env=kept | folders, capture_output=True, check=True)
+    assert names(folders["HOME"]) == names(folders["TMPDIR"]) == []
 
 
 def test_a_file_beside_versions_is_none_to_the_servers(tmp_path, model, examples, class_names, published):

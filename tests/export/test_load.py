@@ -114,6 +114,32 @@ def test_a_saved_model_of_another_program_is_refused(tmp_path):
         load_exported(tmp_path)
 
 
+FOREIGN = {
+    "flat images": (tf.TensorSpec((None, 784), tf.float32), lambda images: images[:, :10]),
+    "images of any size": (tf.TensorSpec((None, None, None, 1), tf.float32), lambda images: images[:, 0, :10, 0]),
+    "images of any rank": (tf.TensorSpec(None, tf.float32), lambda images: tf.reshape(images, (-1, 10))),
+    "strings": (tf.TensorSpec((None, 28, 28, 1), tf.string), lambda images: tf.zeros((tf.shape(images)[0], 10))),
+    "one image": (tf.TensorSpec((1, 28, 28, 1), tf.float32), lambda images: images[:, 0, :10, 0]),
+    "a number": (tf.TensorSpec((None, 28, 28, 1), tf.float32), tf.reduce_mean),
+    "images of terabytes": (tf.TensorSpec((None, 10**6, 10**6, 1), tf.float32), lambda images: images[:, 0, :10, 0]),
+}
+
+
+@pytest.mark.parametrize("kind", FOREIGN)
+def test_a_saved_model_that_takes_or_returns_something_else_is_refused(tmp_path, kind):
+    argument, function = FOREIGN[kind]
+    module = tf.Module()
+    module.f = tf.function(lambda images: {"probabilities": function(images)}, input_signature=[
+        tf.TensorSpec(argument.shape, argument.dtype, name="images")
+    ])  # fmt: skip
+    tf.saved_model.save(module, str(tmp_path / "1"), signatures={"serving_default": module.f})
+    (tmp_path / "1" / "assets").mkdir(exist_ok=True)
+    (tmp_path / "1" / "assets" / "labels.txt").write_text("".join(f"{i}\n" for i in range(10)))
+    with pytest.raises(LenetKerasError, match="is not a model that this program exported") as refused:
+        load_exported(tmp_path / "1")
+    assert "\n" not in str(refused.value)
+
+
 def test_a_saved_model_without_labels_is_refused(copied):
     (copied / "assets" / "labels.txt").unlink()
     with pytest.raises(LenetKerasError, match=r"assets/labels.txt must name the classes$"):

@@ -1,4 +1,5 @@
 import os
+import shutil
 import subprocess
 import sys
 
@@ -42,6 +43,16 @@ def test_the_process_that_verifies_has_neither_keras_nor_this_package(published,
     assert finished.stdout == "[]\n"
     with np.load(tmp_path / "out.npz") as outputs:
         assert outputs["serving_default/probabilities"].shape == (12, 10)
+
+
+def test_what_lies_beside_the_program_hides_no_package(published, images, tmp_path):
+    program = shutil.copy(run_signatures.__file__, tmp_path / "run_signatures.py")
+    (tmp_path / "requests.py").write_text("raise SystemExit('the wrong one')")
+    (tmp_path / "tensorflow.py").write_text("raise SystemExit('the wrong one')")
+    np.savez(tmp_path / "in.npz", **{"uint8/images": images})
+    command = [sys.executable, program, str(published), tmp_path / "in.npz", tmp_path / "out.npz"]
+    finished = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert finished.returncode == 0, finished.stderr
 
 
 def test_a_model_that_cannot_run_gives_one_line(tmp_path):

@@ -99,6 +99,16 @@ def test_a_version_that_cannot_be_loaded_is_refused_and_the_old_one_goes_on(own_
     assert {status for status, _ in users.answers} == {200}
 
 
+def test_the_last_version_that_works_goes_on_whatever_comes_after_it(own_exports):
+    store = ModelStore(own_exports)
+    store.poll()
+    for number in (2, 3):
+        (own_exports / "digits" / str(number)).mkdir()
+    for _ in range(2):
+        store.poll()
+        assert states(store) == {1: State.AVAILABLE, 2: State.END, 3: State.END}
+
+
 def test_a_version_that_failed_is_tried_again_when_its_folder_has_gone_and_come_back(own_exports, exports):
     store = ModelStore(own_exports)
     broken = own_exports / "digits" / "2"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Sequence
 from typing import Any
 
@@ -43,6 +44,8 @@ def run(content: bytes, images: npt.NDArray[np.uint8]) -> dict[str, npt.NDArray[
     Raises:
         ImportError: the extra `onnx` is not installed.
     """
+    # From 1.29 on it reports the models that it loads to its maker, unless this is set before it is imported.
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
     import onnxruntime
 
     session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
