@@ -66,6 +66,7 @@ class ModelVersion:
         try:
             loaded = tf.saved_model.load(str(self.folder))
             signatures = signatures_of(loaded)
+            # Not part of TensorFlow's documented API, but the only source of what GetModelMetadata returns.
             saved_model = saved_model_pb2.SavedModel.FromString((self.folder / "saved_model.pb").read_bytes())
             warm_up(signatures, self.folder / _WARMUP)
         except Exception as error:  # damage shows as nearly any type: OSError, KeyError, DecodeError, OpError
