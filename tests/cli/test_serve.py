@@ -116,7 +116,7 @@ def test_without_exports_there_is_nothing_to_serve(run, tmp_path):
 
 SERVER = """#!/bin/sh
 echo "$@" > {record}
-trap 'exit 0' TERM
+trap 'echo "ended in good order" >> {record}; exit 0' TERM
 while :; do sleep 0.1; done
 """
 
@@ -167,6 +167,7 @@ def test_the_real_binary_is_started_configured_and_ended(lenet_keras, trained, f
     _, error = process.communicate(timeout=60)
     assert process.returncode == 130
     assert "Traceback" not in error
+    assert record.read_text().endswith("ended in good order\n")
 
 
 def test_a_server_that_ends_by_itself_is_a_failure(lenet_keras, trained, fakes, tmp_path):

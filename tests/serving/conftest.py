@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.client
 import json
 import shutil
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -64,8 +65,13 @@ Ask = Callable[..., tuple[int, Any]]
 def ask(server: RunningServer) -> Iterator[Ask]:
     """Send an HTTP request: method, path, body (bytes, or what becomes JSON); returns status and parsed answer."""
     connection = http.client.HTTPConnection(server.host, server.rest_port, timeout=60)
+    used = time.monotonic()
 
     def send(method: str, path: str, body: Any = None) -> tuple[int, Any]:
+        nonlocal used
+        if time.monotonic() - used > 20:  # other tests came between; the server ends what is idle for a minute
+            connection.close()
+        used = time.monotonic()
         content = body if body is None or isinstance(body, bytes) else json.dumps(body).encode()
         connection.request(method, path, content)
         answer = connection.getresponse()
