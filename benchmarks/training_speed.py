@@ -35,13 +35,13 @@ def measure(peer: str, reg: str) -> float:
     from lenet_keras import TrainConfig
     from lenet_keras.checkpoint import EpochProgress
     from lenet_keras.data import Split, load
-    from lenet_keras.distribution import place
+    from lenet_keras.distribution.placement import place
     from lenet_keras.training.loop import TrainingLoop
     from lenet_keras.training.run import compiled_model
 
     dataset = load("fashion_mnist")
     train = dataset.train
-    strategy = place("one_device").strategy
+    strategy = place(TrainConfig(strategy="one_device")).strategy
     model = compiled_model(TrainConfig(reg=reg), dataset)
     if peer == "loop":
         size = MEASURED_STEPS * BATCH_SIZE

@@ -13,8 +13,11 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 
 @contextlib.contextmanager
-def epoch_progress(epochs: int) -> Iterator[keras.callbacks.Callback]:
-    """Yield a Keras callback that shows the progress of `epochs` epochs."""
+def epoch_progress(epochs: int, is_shown: bool = True) -> Iterator[keras.callbacks.Callback]:
+    """Yield a Keras callback that shows the progress of `epochs` epochs, or nothing unless `is_shown`."""
+    if not is_shown:
+        yield keras.callbacks.Callback()
+        return
     if not sys.stderr.isatty():
         yield EpochLines(epochs)
         return

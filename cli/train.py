@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from lenet_keras.config import STRATEGIES, TrainConfig
+from lenet_keras.config import PRECISIONS, STRATEGIES, TrainConfig
 from lenet_keras.data.catalogue import DATASETS
 from lenet_keras.models.variants import ACTIVATIONS, POOLINGS, REGULARISATIONS, reg_name
 
@@ -40,7 +40,7 @@ _DEFAULT = TrainConfig()
 )
 @options.data_dir
 @click.option("--epochs", type=int, default=_DEFAULT.epochs, help="Epochs to train.")
-@click.option("--batch-size", type=int, default=_DEFAULT.batch_size, help="Images a step.")
+@click.option("--batch-size", type=int, default=_DEFAULT.batch_size, help="Images a step, all devices together.")
 @click.option("--learning-rate", type=float, default=_DEFAULT.learning_rate, help="Adam's learning rate.")
 @click.option(
     "--weight-decay",
@@ -60,6 +60,17 @@ _DEFAULT = TrainConfig()
 )
 @click.option("--seed", type=int, default=_DEFAULT.seed, help="Seed of weights, order, held-out images and dropout.")
 @click.option("--strategy", type=click.Choice(STRATEGIES), default=_DEFAULT.strategy, help="tf.distribute strategy.")
+@click.option("--devices", metavar="NAMES", help="Devices, as GPU:0,GPU:1 or CPU:0,CPU:1.  [default: what is fastest]")
+@click.option("--precision", type=click.Choice(PRECISIONS), default=_DEFAULT.precision, help="Keras's dtype policy.")
+@click.option("--xla", is_flag=True, help="Let XLA compile the gradients' computation.")
+@click.option("--workers", type=click.IntRange(1, 64), help="Train with so many processes on this machine.")
+@click.option(
+    "--cluster-timeout",
+    type=click.FloatRange(1),
+    default=300.0,
+    metavar="SECONDS",
+    help="Of several workers: how long to wait for all to come.",
+)
 @click.option("--histograms", is_flag=True, help="Show histograms of the weights in TensorBoard.")
 @click.option("--run-dir", type=options.FOLDER, help="Folder of this run.  [default: runs/DATASET/REG/SEED]")
 @click.option(
@@ -82,6 +93,8 @@ def command(
     overwrite: bool,
     export_dir: Path,
     no_export: bool,
+    workers: int | None,
+    cluster_timeout: float,
     as_json: bool,
     verbose: bool,
     reg: tuple[str, ...],
@@ -93,27 +106,36 @@ def command(
     after the training.
     """
     from lenet_keras import runtime
+    from lenet_keras.distribution.cluster import find_cluster
+    from lenet_keras.distribution.local_workers import is_local_worker, run_local_workers
     from lenet_keras.run_folder import RunFolder, default_run_dir
 
     if resume and overwrite:
         raise click.UsageError("--resume and --overwrite exclude each other.")
     _refuse_idle_options(reg)
     config = TrainConfig(reg=reg_name(reg), **settings)
+    if workers and not is_local_worker(workers):
+        sys.exit(run_local_workers([sys.executable, "-m", __package__, *sys.argv[1:]], workers))
+    cluster = find_cluster(config.strategy)
+    is_chief = cluster is None or cluster.is_chief
     folder = RunFolder(run_dir or default_run_dir(config))
-    if not resume:
+    if not resume and cluster is None:
         folder.check_vacant(overwrite)
     runtime.load_tensorflow(verbose)
     try:
-        _train(config, folder, data_dir, resume, overwrite)
-        if not no_export:
+        _train(config, folder, data_dir, resume, overwrite, cluster_timeout, is_chief)
+        if is_chief and not no_export:
             _export(folder, export_dir, data_dir)
     except KeyboardInterrupt:
-        _say_how_to_go_on(folder)
+        if is_chief:
+            _say_how_to_go_on(folder)
         sys.exit(interruption.exit_code)
     except OSError:
-        if folder.is_run:
+        if is_chief and folder.is_run:
             _say_how_to_go_on(folder)
         raise
+    if not is_chief:
+        return
     metrics = folder.read_metrics()
     if as_json:
         click.echo(json.dumps(metrics, indent=2))
@@ -129,7 +151,15 @@ def _refuse_idle_options(reg: tuple[str, ...]) -> None:
             raise click.UsageError(f"--{parameter.replace('_', '-')} does nothing without --reg {needed}.")
 
 
-def _train(config: TrainConfig, folder: RunFolder, data_dir: Path | None, resume: str | None, overwrite: bool) -> None:
+def _train(
+    config: TrainConfig,
+    folder: RunFolder,
+    data_dir: Path | None,
+    resume: str | None,
+    overwrite: bool,
+    cluster_timeout: float,
+    is_chief: bool,
+) -> None:
     import keras
 
     from lenet_keras.training import train
@@ -142,7 +172,7 @@ def _train(config: TrainConfig, folder: RunFolder, data_dir: Path | None, resume
         on_train_batch_end=lambda batch, logs: interruption.check(),  # noqa: ARG005
         on_train_end=lambda logs: interruption.let_through(),  # noqa: ARG005
     )
-    with epoch_progress(config.epochs) as progress:
+    with epoch_progress(config.epochs, is_shown=is_chief) as progress:
         train(
             config,
             folder.path,
@@ -150,7 +180,8 @@ def _train(config: TrainConfig, folder: RunFolder, data_dir: Path | None, resume
             resume="auto" if resume == "auto" else resume is not None,
             overwrite=overwrite,
             callbacks=[progress, between_calls],
-            notify=options.notify,
+            cluster_timeout=cluster_timeout,
+            notify=options.notify if is_chief else lambda _notice: None,
         )
 
 

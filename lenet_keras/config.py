@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from lenet_keras.data.catalogue import DEFAULT_DATASET, dataset_spec
+from lenet_keras.distribution.devices import parse_devices
 from lenet_keras.errors import InvalidArgument
 from lenet_keras.models.variants import (
     ACTIVATIONS,
@@ -23,13 +24,14 @@ from lenet_keras.models.variants import (
     shown,
 )
 
-STRATEGIES = ("auto", "one_device")
+STRATEGIES = ("auto", "one_device", "mirrored", "multi_worker", "tpu")
+PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16")
 LARGEST_SEED = 2**32 - 1
 LARGEST_COUNT = 2**63 - 1  # TensorFlow's and TensorBoard's integers
 
-# What a resumed run may change: how long it goes on, how often it is saved, and what it shows of itself. All else would
-# make it another run.
-CHANGEABLE = frozenset({"epochs", "checkpoint_steps", "histograms"})
+# What a resumed run may change: how long it goes on, how often it is saved, what it shows of itself, and on how many
+# devices it is trained. All else would make it another run.
+CHANGEABLE = frozenset({"epochs", "checkpoint_steps", "histograms", "strategy", "devices"})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,14 +43,18 @@ class TrainConfig:
         reg: the variant, as `lenet_keras.models.build_lenet5` takes it; kept as one string, "dropout+weight_decay".
         activation, pooling, dropout_rate, weight_decay: as `build_lenet5` takes them.
         learning_rate: Adam's, above 0. The default is the report's.
-        batch_size: images a step, 1 or more. The last, smaller batch of an epoch is left out; which images that
-            concerns changes with every epoch.
+        batch_size: images a step, over all devices and workers together, 1 or more. The last, smaller batch of an
+            epoch is left out; which images that concerns changes with every epoch.
         epochs: 1 or more.
         validation: training images held out, 0 or more; None takes the data set's own number (5,000 of a full set).
         early_stopping: stop when the validation loss has not fallen for this many epochs, and keep the weights of the
             best one. None: train all epochs and keep the last weights.
         seed: of initial weights, held-out images, order and dropout masks; 0 to 2**32 - 1.
-        strategy: a name of `STRATEGIES`, for tf.distribute.
+        strategy: a name of `STRATEGIES`, for tf.distribute; see `lenet_keras.distribution.placement.place`.
+        devices: this process's, as "GPU:0,GPU:1" or "CPU:0,CPU:1"; None: those that `strategy` finds.
+        precision: a name of `PRECISIONS`, Keras's dtype policies. Weights, logits and loss are float32 with each;
+            "mixed_float16" scales the loss, so that small gradients do not vanish.
+        xla: whether XLA compiles the computation of a step's gradients.
         checkpoint_steps: write the state after every so many steps of an epoch too; None: at its end only.
         histograms: whether TensorBoard gets histograms of the weights, every epoch.
 
@@ -69,13 +75,17 @@ class TrainConfig:
     early_stopping: int | None = None
     seed: int = 0
     strategy: str = "auto"
+    devices: str | None = None
+    precision: str = "float32"
+    xla: bool = False
     checkpoint_steps: int | None = None
     histograms: bool = False
 
     def __post_init__(self) -> None:
-        for name in ("dataset", "reg", "activation", "pooling", "strategy"):
+        for name in ("dataset", "reg", "activation", "pooling", "strategy", "precision"):
             _check_type(name, getattr(self, name), str, "a string")
-        _check_type("histograms", self.histograms, bool, "true or false")
+        for name in ("histograms", "xla"):
+            _check_type(name, getattr(self, name), bool, "true or false")
         spec = dataset_spec(self.dataset)
         object.__setattr__(self, "reg", reg_name(parse_reg(self.reg)))
         if self.validation is None:
@@ -83,6 +93,10 @@ class TrainConfig:
         check_choice("activation", self.activation, ACTIVATIONS)
         check_choice("pooling", self.pooling, POOLINGS)
         check_choice("strategy", self.strategy, STRATEGIES)
+        check_choice("precision", self.precision, PRECISIONS)
+        if self.devices is not None:
+            _check_type("devices", self.devices, str, "a string")
+            object.__setattr__(self, "devices", ",".join(parse_devices(self.devices)))
         check_dropout_rate(self.dropout_rate)
         check_weight_decay(self.weight_decay)
         if not (is_number(self.learning_rate) and self.learning_rate > 0):

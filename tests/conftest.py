@@ -10,6 +10,13 @@ from lenet_keras import runtime
 
 runtime.load_tensorflow()
 
+import tensorflow as tf  # noqa: E402
+
+# Settled when TensorFlow runs its first operation; four, so that each test may train on one, two or four.
+tf.config.set_logical_device_configuration(
+    tf.config.list_physical_devices("CPU")[0], [tf.config.LogicalDeviceConfiguration()] * 4
+)
+
 
 @pytest.fixture(scope="session")
 def sample_run(tmp_path_factory: pytest.TempPathFactory) -> Path:

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lenet_keras.config import LARGEST_COUNT, STRATEGIES, TrainConfig
+from lenet_keras.config import LARGEST_COUNT, PRECISIONS, STRATEGIES, TrainConfig
 from lenet_keras.data.catalogue import DATASETS
 from lenet_keras.errors import LenetKerasError
 from lenet_keras.models.variants import ACTIVATIONS, POOLINGS, REGULARISATIONS
@@ -45,6 +45,12 @@ VALID = st.fixed_dictionaries(
         "early_stopping": st.none() | st.integers(1, LARGEST_COUNT),
         "seed": st.integers(0, 2**32 - 1),
         "strategy": st.sampled_from(STRATEGIES),
+        "devices": st.none()
+        | st.tuples(st.sampled_from(["CPU", "GPU"]), st.sets(st.integers(0, 255), min_size=1)).map(
+            lambda kind_and_numbers: ",".join(f"{kind_and_numbers[0]}:{number}" for number in kind_and_numbers[1])
+        ),
+        "precision": st.sampled_from(PRECISIONS),
+        "xla": st.booleans(),
         "checkpoint_steps": st.none() | st.integers(1, LARGEST_COUNT),
         "histograms": st.booleans(),
     }
@@ -64,6 +70,9 @@ WRONG = {
     "early_stopping": st.integers(max_value=0) | st.integers(LARGEST_COUNT + 1),
     "seed": st.integers(max_value=-1) | st.integers(2**32, 10**40),
     "strategy": st.text(max_size=8).filter(lambda name: name not in STRATEGIES),
+    "devices": st.text(max_size=8).filter(lambda text: ":" not in text) | st.integers() | st.just("CPU:0,CPU:0"),
+    "precision": st.text(max_size=8).filter(lambda name: name not in PRECISIONS),
+    "xla": st.integers() | st.text(max_size=3),
     "checkpoint_steps": st.integers(max_value=0) | st.integers(LARGEST_COUNT + 1),
     "histograms": st.integers() | st.text(max_size=3),
 }

@@ -4,11 +4,7 @@ import os
 import subprocess
 import sys
 
-import pytest
-
 from lenet_keras import runtime
-from lenet_keras.distribution import place
-from lenet_keras.errors import InvalidArgument
 
 PROGRAM = """
 import os
@@ -49,15 +45,3 @@ def test_versions_name_what_results_depend_on():
 def test_the_command_can_be_typed_again(monkeypatch):
     monkeypatch.setattr(sys, "argv", ["/somewhere/bin/lenet-keras", "train", "--run-dir", "my runs/1"])
     assert runtime.command() == "lenet-keras train --run-dir 'my runs/1'"
-
-
-def test_a_strategy_has_one_device_and_a_reason():
-    for name in ("auto", "one_device"):
-        placement = place(name)
-        assert placement.strategy.num_replicas_in_sync == 1
-        assert placement.reason
-
-
-def test_an_unknown_strategy_is_refused():
-    with pytest.raises(InvalidArgument, match="'mirror'"):
-        place("mirror")

@@ -54,7 +54,21 @@ def read_state(path: Path) -> TrainingState:
         LenetKerasError: it is of another format.
     """
     try:
-        with np.load(path, allow_pickle=False) as archive:
+        content = path.read_bytes()
+    except OSError as error:
+        raise DamagedState(f"{path} cannot be read: {first_line(error)}") from error
+    return decode(content, str(path))
+
+
+def decode(content: bytes, path: str) -> TrainingState:
+    """The inverse of `encode`; `path` names the content in messages.
+
+    Raises:
+        DamagedState: the content is not what was written.
+        LenetKerasError: it is of another format.
+    """
+    try:
+        with np.load(io.BytesIO(content), allow_pickle=False) as archive:
             arrays = {key: archive[key] for key in archive.files}
         checksum = str(arrays.pop("sha256", ""))
         meta = json.loads(str(arrays["meta"]))

@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from typing import Any
 
 import keras
 import numpy as np
 import numpy.typing as npt
-import tensorflow as tf
 
-from lenet_keras.checkpoint import EpochProgress, StateStore, TrainingState, capture, restore
+from lenet_keras.checkpoint import EpochProgress, TrainingState, capture, restore
 from lenet_keras.config import TrainConfig
 from lenet_keras.data import Split
+from lenet_keras.distribution.placement import Placement
 from lenet_keras.errors import LenetKerasError
 from lenet_keras.metrics import loss_and_accuracy
-from lenet_keras.run_folder import RunFolder
 from lenet_keras.training.loop import TrainingLoop
 from lenet_keras.training.predictor import Predictor
+from lenet_keras.training.record import Record
 
 
 class Epochs:
@@ -29,19 +30,20 @@ class Epochs:
         training: Split,
         validation: Split,
         config: TrainConfig,
-        strategy: tf.distribute.Strategy,
+        placement: Placement,
     ) -> None:
-        """Prepare to train; `model` is compiled and its optimizer built."""
+        """Prepare to train; `model` is compiled and its optimizer built, in the placement's scope."""
         self.model = model
         self.history: list[dict[str, float]] = []
         self._config = config
         self._validation = validation
         self._best: dict[str, npt.NDArray[Any]] = {}
         self._variables = [*model.variables, *model.optimizer.variables]
-        self._loop = TrainingLoop(model, training, config.batch_size, strategy)
+        self._workers = placement.workers
+        self._loop = TrainingLoop(model, training, config.batch_size, placement.strategy, xla=config.xla)
         self._progress = EpochProgress()
         self._is_consistent = False  # whether variables, progress and history belong to the same step
-        self.predict = Predictor(model)
+        self._predict = Predictor(model, placement.workers)
 
     @property
     def place(self) -> str:
@@ -77,46 +79,43 @@ class Epochs:
         self._progress = state.progress
         self._best = state.best
 
-    def run(self, folder: RunFolder, states: StateStore, callbacks: Sequence[keras.callbacks.Callback]) -> None:
+    def run(self, record: Record, callbacks: Sequence[keras.callbacks.Callback]) -> None:
         """Train the epochs that are left, writing state and history at the end of each; end with the best weights.
 
         Raises:
             LenetKerasError: loss or weights became infinite or NaN; the last good state is kept.
             OSError: the run folder cannot be written to; what was written before is intact.
             KeyboardInterrupt: passed on, after the state was written if it came between two calls of the loop. A
-                callback that raises it in `on_train_batch_end` loses no step.
+                callback that raises it in `on_train_batch_end` loses no step, and stops all workers at that one.
         """
         self.model.stop_training = False
         listeners = keras.callbacks.CallbackList(
             list(callbacks), model=self.model, epochs=self._config.epochs, steps=self._loop.steps, verbose=0
         )
         if self.history:
-            folder.write_history(self.history)  # a process killed between state and history left it one row short
+            record.write_history(self.history)  # a process killed between state and history left it one row short
         self._is_consistent = True
         try:
             listeners.on_train_begin()
             while not self.is_done and not self.model.stop_training:
                 listeners.on_epoch_begin(len(self.history))  # callbacks count from 0
-                self._train_steps(listeners, states)
+                self._train_steps(listeners, record)
                 row = self._measure_epoch()
                 listeners.on_epoch_end(len(self.history), {name: row[name] for name in row if name != "epoch"})
+                self.model.stop_training = self._workers.any(self.model.stop_training)
                 self._close_epoch(row)
-                self._save(states)
-                folder.write_history(self.history)
+                self._save(record)
+                record.write_history(self.history)
             listeners.on_train_end()
         except KeyboardInterrupt:
             if self._is_consistent and self._progress.step:
                 self._check_weights()
-                self._save(states)
+                self._save(record)
             raise
         if self._best:
             restore(self.model.variables, self._best)
 
-    def measure(self, split: Split) -> dict[str, float]:
-        """Loss and accuracy over every image of `split`, dropout off."""
-        return loss_and_accuracy(self.predict(split.images), split.labels)
-
-    def _train_steps(self, listeners: keras.callbacks.CallbackList, states: StateStore) -> None:
+    def _train_steps(self, listeners: keras.callbacks.CallbackList, record: Record) -> None:
         order = self._loop.order(self._config.seed, len(self.history))
         every = self._config.checkpoint_steps or self._loop.steps
         while (start := self._progress.step) < self._loop.steps:
@@ -127,23 +126,36 @@ class Epochs:
                 raise self._diverged(f"the loss became {self._progress.loss_sum}")
             self._is_consistent = True
             listeners.on_train_batch_begin(start)
-            listeners.on_train_batch_end(self._progress.step - 1, self._loop.means(self._progress))
+            self._end_call(listeners)
             if self._progress.step == stop:
                 self._check_weights()
                 if stop < self._loop.steps:
-                    self._save(states)
+                    self._save(record)
+
+    def _end_call(self, listeners: keras.callbacks.CallbackList) -> None:
+        is_interrupted = False
+        try:
+            listeners.on_train_batch_end(self._progress.step - 1, self._loop.means(self._progress))
+        except KeyboardInterrupt:
+            is_interrupted = True
+        # Otherwise the others would wait in the next step for the one who left, and lose this call's steps.
+        if self._workers.any(is_interrupted):
+            raise KeyboardInterrupt
 
     def _measure_epoch(self) -> dict[str, float]:
         means, seconds = self._loop.means(self._progress), self._progress.seconds
         row = {"epoch": len(self.history) + 1, "loss": means["loss"], "accuracy": means["accuracy"]}
         if len(self._validation):
-            measured = self.measure(self._validation)
+            measured = loss_and_accuracy(self._predict(self._validation.images), self._validation.labels)
             if not np.isfinite(measured["loss"]):
                 raise self._diverged(f"the validation loss became {measured['loss']}")
             row |= {"val_loss": measured["loss"], "val_accuracy": measured["accuracy"]}
-        row["learning_rate"] = float(self.model.optimizer.learning_rate)
+        row["learning_rate"] = float(np.asarray(self.model.optimizer.learning_rate))
         images = self._loop.steps * self._loop.batch_size
-        return row | {"seconds": seconds, "images_per_second": images / seconds}
+        row |= {"seconds": seconds, "images_per_second": images / seconds}
+        # The chief's, bit for bit: on it depends when all of them stop.
+        agreed: dict[str, float] = json.loads(self._workers.from_chief(json.dumps(row).encode()))
+        return agreed
 
     def _close_epoch(self, row: dict[str, float]) -> None:
         self._is_consistent = False
@@ -153,8 +165,8 @@ class Epochs:
             self._best = capture(self.model.variables)
         self._is_consistent = True
 
-    def _save(self, states: StateStore) -> None:
-        states.write(TrainingState(capture(self._variables), self.history, self._progress, self._best))
+    def _save(self, record: Record) -> None:
+        record.save(TrainingState(capture(self._variables), self.history, self._progress, self._best))
 
     def _check_weights(self) -> None:
         # The step that made a weight infinite had a finite loss still.

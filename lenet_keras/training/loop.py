@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import time
+from typing import Any
 
 import keras
+import numpy.typing as npt
 import tensorflow as tf
 
 from lenet_keras.checkpoint import EpochProgress
@@ -21,23 +23,34 @@ IMAGES_PER_CALL = 3200
 class TrainingLoop:
     """Trains `model` with its compiled optimizer on `split`; the images lie in the device's memory as uint8."""
 
-    def __init__(self, model: keras.Model, split: Split, batch_size: int, strategy: tf.distribute.Strategy) -> None:
+    def __init__(
+        self,
+        model: keras.Model,
+        split: Split,
+        batch_size: int,
+        strategy: tf.distribute.Strategy,
+        *,
+        xla: bool = False,
+    ) -> None:
         """Prepare to train.
 
         Args:
             model: compiled; its variables and optimizer were made under `strategy`'s scope.
             split: training images, at least `batch_size`.
-            batch_size: images a step, over all replicas.
+            batch_size: images a step, over all replicas, each of which gets an equal share.
             strategy: where the steps run.
+            xla: whether XLA compiles the computation of the gradients.
         """
         self.model = model
         self.batch_size = batch_size
         self.size = len(split.labels)
         self.steps = self.size // batch_size
         self.steps_per_call = max(1, min(STEPS_PER_CALL, IMAGES_PER_CALL // batch_size))
-        self._images = tf.constant(split.images)
-        self._labels = tf.constant(split.labels)
         self._strategy = strategy
+        self._images = self._on_each_device(split.images)
+        self._labels = self._on_each_device(split.labels)
+        # Not the whole step: what passes between devices cannot be compiled (keras-team/keras#19005).
+        self._compute = tf.function(self._gradients, jit_compile=True) if xla else self._gradients
         # Traced now, so that the first epoch's speed is that of its steps.
         self._run_steps = tf.function(self._steps).get_concrete_function(
             tf.TensorSpec((self.size,), tf.int64),
@@ -81,24 +94,43 @@ class TrainingLoop:
     ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
         while step < stop and tf.math.is_finite(loss_sum):
             chosen = order[step * self.batch_size : (step + 1) * self.batch_size]
-            replicas = self._strategy.run(self._replica_step, args=(chosen,))
-            step_loss, step_correct = self._strategy.reduce("SUM", replicas, axis=None)
-            loss_sum += tf.cast(step_loss, tf.float64)
-            correct += step_correct
+            replicas = self._strategy.run(self._replica_step, args=(chosen, self._images, self._labels))
+            sums = self._strategy.reduce("SUM", replicas, axis=None)
+            loss_sum += tf.cast(sums[0], tf.float64)
+            correct += tf.cast(sums[1], tf.int64)
             step += 1
         return loss_sum, correct, step
 
-    def _replica_step(self, chosen: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        images = tf.cast(tf.gather(self._images, chosen), tf.float32)
-        labels = tf.gather(self._labels, chosen)
+    def _replica_step(self, chosen: tf.Tensor, images: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
+        share = self.batch_size // self._strategy.num_replicas_in_sync
+        first = tf.distribute.get_replica_context().replica_id_in_sync_group * share
+        chosen = chosen[first : first + share]
+        images, labels = tf.gather(images, chosen), tf.gather(labels, chosen)
+        gradients, sums = self._compute(images, labels)
+        self.model.optimizer.apply(gradients, self.model.trainable_variables)
+        return sums
+
+    def _gradients(self, images: tf.Tensor, labels: tf.Tensor) -> tuple[list[tf.Tensor], tf.Tensor]:
         with tf.GradientTape() as tape:
-            logits = self.model(images, training=True)
+            logits = self.model(tf.cast(images, tf.float32), training=True)
             losses = tf.nn.sparse_softmax_cross_entropy_with_logits(labels, logits)
             # Divided by what all replicas see, so that their gradients add up to the batch's mean.
             objective = tf.reduce_sum(losses) / self.batch_size
             if self.model.losses:
                 objective += tf.add_n(self.model.losses) / self._strategy.num_replicas_in_sync
-        weights = self.model.trainable_variables
-        self.model.optimizer.apply(tape.gradient(objective, weights), weights)
-        correct = tf.math.count_nonzero(tf.equal(tf.argmax(logits, axis=-1), labels))
-        return tf.reduce_sum(losses), correct
+            objective = self.model.optimizer.scale_loss(objective)
+        gradients = tape.gradient(objective, self.model.trainable_variables)
+        correct = tf.cast(tf.equal(tf.argmax(logits, axis=-1), labels), losses.dtype)
+        # Loss and hits in one tensor, which takes one message between workers.
+        return gradients, tf.stack([tf.reduce_sum(losses), tf.reduce_sum(correct)])
+
+    def _on_each_device(self, values: npt.NDArray[Any]) -> Any:
+        # Of a copy on another device every step would fetch its images from there.
+        extended = self._strategy.extended
+        devices = extended.worker_devices
+
+        def copy(replica: tf.distribute.experimental.ValueContext) -> tf.Tensor:
+            with tf.device(devices[replica.replica_id_in_sync_group % len(devices)]):
+                return tf.constant(values)
+
+        return self._strategy.experimental_distribute_values_from_function(copy)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -10,18 +11,24 @@ from typing import Any, Literal
 import keras
 
 from lenet_keras import runtime
-from lenet_keras.callbacks import EpochLog, write_test_report
-from lenet_keras.checkpoint import StateStore
+from lenet_keras.callbacks import EpochLog
+from lenet_keras.checkpoint import StateStore, capture, restore
 from lenet_keras.config import TrainConfig
-from lenet_keras.data import Dataset, Split, hold_out, load
-from lenet_keras.distribution import Placement, place
-from lenet_keras.errors import InvalidArgument
-from lenet_keras.files import replaced
-from lenet_keras.metrics import loss_and_accuracy, softmax
+from lenet_keras.data import Dataset, hold_out, load
+from lenet_keras.distribution.cluster import Cluster, find_cluster
+from lenet_keras.distribution.placement import Placement, cpu_devices_before, place
+from lenet_keras.distribution.rendezvous import meet, refuse
+from lenet_keras.errors import InvalidArgument, LenetKerasError
 from lenet_keras.models import build_lenet5
 from lenet_keras.notices import Notify, ignore
 from lenet_keras.run_folder import RunFolder
+from lenet_keras.training.conclusion import conclude
 from lenet_keras.training.epochs import Epochs
+from lenet_keras.training.plan import Plan, Step, agreed
+from lenet_keras.training.record import Record
+from lenet_keras.training.replicas import training_model
+
+DEFAULT_CLUSTER_TIMEOUT = 300.0  # seconds: machines start at different times, containers are fetched
 
 
 @dataclass(frozen=True)
@@ -40,12 +47,16 @@ def train(
     resume: bool | Literal["auto"] = False,
     overwrite: bool = False,
     callbacks: Sequence[keras.callbacks.Callback] = (),
+    cluster_timeout: float = DEFAULT_CLUSTER_TIMEOUT,
     notify: Notify = ignore,
 ) -> RunResult:
     """Train a LeNet-5 variant, measure it on every image once, and leave the record of it in `run_dir`.
 
     The test images are used once, after the training. The state is written at the end of every epoch, after every
     `config.checkpoint_steps` within one, and when the training is interrupted, so that little or nothing is lost.
+
+    In a cluster (`lenet_keras.distribution.cluster.find_cluster`) every worker calls this with the same arguments. The
+    chief alone looks at and writes to `run_dir`; what it finds there it tells the others.
 
     Args:
         config: the settings.
@@ -55,39 +66,82 @@ def train(
             unless `config` has more epochs than it was begun with. "auto" begins one where there is none.
         overwrite: replace the run in `run_dir`.
         callbacks: further Keras callbacks. `on_train_batch_end` is called once for several steps, with the last one's
-            number, as under Keras's `steps_per_execution`.
-        notify: gets one-line notices: which data source, which device, where a resumed run goes on.
+            number, as under Keras's `steps_per_execution`. In a cluster each worker has its own.
+        cluster_timeout: seconds in which all workers must have come.
+        notify: gets one-line notices: which data source, which devices, where a resumed run goes on.
 
     Raises:
         InvalidArgument: `run_dir` holds a run and neither `resume` nor `overwrite` is true; or, with `resume`, none or
             one with other settings.
         LenetKerasError: the data set cannot be had, another process trains in `run_dir`, the run's files are damaged,
-            or loss or weights became infinite or NaN.
+            loss or weights became infinite or NaN, or a worker did not come, or was lost.
         OSError: `run_dir` cannot be written to; what was written before is intact.
         KeyboardInterrupt: passed on; the run can be resumed.
     """
     folder = RunFolder(run_dir)
-    if _next_step(folder, config, resume, overwrite) == "nothing":
-        return _finished(folder, notify)
-    dataset = load(config.dataset, data_dir, notify)
-    placement = place(config.strategy)
-    notify(f"device: {placement.device_name} ({placement.reason})")
-    with folder.locked():
-        # Asked again: meanwhile another process may have been at work here.
-        next_step = _next_step(folder, config, resume, overwrite)
-        if next_step == "nothing":
+    cluster = find_cluster(config.strategy)
+    is_chief = cluster is None or cluster.is_chief
+    cpu_devices = None
+    if is_chief:
+        next_step = _announced(cluster, lambda: _next_step(folder, config, resume, overwrite))
+        if next_step == "nothing" and cluster is None:
             return _finished(folder, notify)
-        return _train(folder, config, next_step == "resume", dataset, placement, callbacks, notify)
+        if next_step == "resume":
+            cpu_devices = cpu_devices_before(folder.read_record())
+    if cluster is not None:
+        meet(cluster, _greeting(config), cluster_timeout, notify)
+    placement = place(config, cluster, cpu_devices)
+    if config.xla and placement.replicas > 1 and "batch_norm" in config.reg:
+        raise InvalidArgument("XLA cannot compile batch normalisation over several devices. Leave out --xla.")
+    notify(placement.describe(config.batch_size))
+    with placement.workers.lost_named():
+        dataset = load(config.dataset, data_dir, notify)
+        with folder.locked() if is_chief else nullcontext():
+            # Asked again: meanwhile another process may have been at work here.
+            states = StateStore(folder.path)
+            own = _plan(folder, states, config, resume, overwrite, notify) if is_chief else None
+            plan = agreed(own, placement.workers)
+            if plan.metrics is not None:
+                return RunResult(folder.path, plan.metrics)
+            record = Record(folder, states, is_chief)
+            return _train(record, config, plan, dataset, placement, callbacks, notify)
 
 
-def _next_step(
-    folder: RunFolder, config: TrainConfig, resume: bool | Literal["auto"], overwrite: bool
-) -> Literal["begin", "resume", "nothing"]:
+def _announced(cluster: Cluster | None, question: Callable[[], Step]) -> Step:
+    try:
+        return question()
+    except LenetKerasError as error:
+        if cluster is not None:
+            refuse(cluster, str(error))
+        raise
+
+
+def _greeting(config: TrainConfig) -> dict[str, Any]:
+    # In what workers must not differ. Each may name its own devices.
+    settings = {name: value for name, value in config.to_json().items() if name not in ("strategy", "devices")}
+    return {**settings, **{f"{name} version": version for name, version in runtime.versions().items()}}
+
+
+def _next_step(folder: RunFolder, config: TrainConfig, resume: bool | Literal["auto"], overwrite: bool) -> Step:
     if not resume or (resume == "auto" and not folder.is_run):
         folder.check_vacant(overwrite)
         return "begin"
     _check_resumable(folder, config)
     return "nothing" if folder.is_finished and config.epochs <= folder.read_config().epochs else "resume"
+
+
+def _plan(
+    folder: RunFolder,
+    states: StateStore,
+    config: TrainConfig,
+    resume: bool | Literal["auto"],
+    overwrite: bool,
+    notify: Notify,
+) -> Plan:
+    step = _next_step(folder, config, resume, overwrite)
+    if step == "nothing":
+        return Plan(step, metrics=_finished(folder, notify).metrics)
+    return Plan(step, states.read(notify) if step == "resume" else None)
 
 
 def _finished(folder: RunFolder, notify: Notify) -> RunResult:
@@ -96,71 +150,49 @@ def _finished(folder: RunFolder, notify: Notify) -> RunResult:
 
 
 def _train(
-    folder: RunFolder,
+    record: Record,
     config: TrainConfig,
-    resume: bool,
+    plan: Plan,
     dataset: Dataset,
     placement: Placement,
     callbacks: Sequence[keras.callbacks.Callback],
     notify: Notify,
 ) -> RunResult:
+    folder, workers = record.folder, placement.workers
+    model = compiled_model(config, dataset)
+    with placement.strategy.scope():
+        trained = training_model(model, placement.replicas, config.precision)
+        compile_model(trained, config)
+    training, validation = hold_out(dataset.train, config.held_out, config.seed)
+    epochs = Epochs(trained, training, validation, config, placement)
+    if plan.state is not None:
+        epochs.restore(plan.state)
+    if plan.step == "resume":
+        notify(f"going on behind {epochs.place}")
+    if workers.is_chief:
+        # All that can be wrong with what is there has shown by now; from here on the folder is written to.
+        _open(folder, config, plan, dataset, placement)
+        callbacks = [EpochLog(folder.path, histograms=config.histograms), *callbacks]
+    epochs.run(record, callbacks)
+    restore(model.variables, capture(trained.variables))
+    return RunResult(folder.path, conclude(folder, config, dataset, (training, validation), epochs, model, workers))
+
+
+def _open(folder: RunFolder, config: TrainConfig, plan: Plan, dataset: Dataset, placement: Placement) -> None:
     record = {
         "data_source": dataset.source,
         "device": placement.device_name,
+        "placement": placement.to_json(),
         "processor": runtime.processor(),
         "versions": runtime.versions(),
         "command": runtime.command(),
         "git_commit": runtime.git_commit(),
     }
-    states = StateStore(folder.path)
-    state = states.read(notify) if resume else None
-    with placement.strategy.scope():
-        model = compiled_model(config, dataset)
-    training, validation = hold_out(dataset.train, config.held_out, config.seed)
-    epochs = Epochs(model, training, validation, config, placement.strategy)
-    if state is not None:
-        epochs.restore(state)
-    # All that can be wrong with what is there has shown by now; from here on the folder is written to.
-    if resume:
-        notify(f"going on behind {epochs.place}")
+    if plan.step == "resume":
         folder.metrics_json.unlink(missing_ok=True)  # those of a run that is now to have more epochs
         folder.write_config(config, record)
     else:
         folder.begin(config, record)
-    epochs.run(folder, states, [EpochLog(folder.path, histograms=config.histograms), *callbacks])
-    return _conclude(folder, config, dataset, epochs, training, validation)
-
-
-def _conclude(
-    folder: RunFolder, config: TrainConfig, dataset: Dataset, epochs: Epochs, training: Split, validation: Split
-) -> RunResult:
-    logits = epochs.predict(dataset.test.images)
-    metrics = {
-        "dataset": config.dataset,
-        "reg": config.reg,
-        "seed": config.seed,
-        "train": epochs.measure(training),
-        "validation": epochs.measure(validation) if len(validation) else None,
-        "test": loss_and_accuracy(logits, dataset.test.labels),
-        "epochs": len(epochs.history),
-        "best_epoch": epochs.best_epoch,
-        "parameters": epochs.model.count_params(),
-        "export": None,
-    }
-    write_test_report(
-        folder.path,
-        settings={name: "off" if value is None else value for name, value in config.to_json().items()},
-        images=dataset.test.images,
-        labels=dataset.test.labels,
-        probabilities=softmax(logits).astype("float32"),
-        class_names=dataset.spec.class_names,
-        loss=metrics["test"]["loss"],
-        step=metrics["epochs"] - 1,
-    )
-    with replaced(folder.model_keras) as aside:
-        epochs.model.save(aside)
-    folder.write_metrics(metrics)
-    return RunResult(folder.path, metrics)
 
 
 def _check_resumable(folder: RunFolder, config: TrainConfig) -> None:
@@ -175,7 +207,7 @@ def _check_resumable(folder: RunFolder, config: TrainConfig) -> None:
 
 
 def compiled_model(config: TrainConfig, dataset: Dataset) -> keras.Model:
-    """The variant that `config` describes, compiled for `dataset`; to be called in a strategy's scope."""
+    """The variant that `config` describes, compiled for `dataset`: plain Keras in float32."""
     model = build_lenet5(
         reg=config.reg,
         num_classes=len(dataset.spec.class_names),
@@ -186,10 +218,18 @@ def compiled_model(config: TrainConfig, dataset: Dataset) -> keras.Model:
         weight_decay=config.weight_decay,
         seed=config.seed,
     )
+    compile_model(model, config)
+    return model
+
+
+def compile_model(model: keras.Model, config: TrainConfig) -> None:
+    """Give `model` the optimizer, built, and the loss that `config` describes; in the scope that made the model."""
+    optimizer = keras.optimizers.Adam(config.learning_rate)
+    if config.precision == "mixed_float16":
+        optimizer = keras.optimizers.LossScaleOptimizer(optimizer)
     model.compile(
-        optimizer=keras.optimizers.Adam(config.learning_rate),
+        optimizer=optimizer,
         loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
         metrics=["accuracy"],
     )
     model.optimizer.build(model.trainable_variables)
-    return model

@@ -9,7 +9,7 @@ from lenet_keras import TrainConfig
 from lenet_keras.checkpoint import EpochProgress
 from lenet_keras.data import Split, load
 from lenet_keras.data.order import epoch_order
-from lenet_keras.distribution import place
+from lenet_keras.distribution.placement import place
 from lenet_keras.training.loop import TrainingLoop
 from lenet_keras.training.predictor import BATCH_SIZE, Predictor
 from lenet_keras.training.run import compiled_model
@@ -24,9 +24,13 @@ def config(**settings):
     return TrainConfig(dataset="fashion_mnist_sample", **settings)
 
 
+def one_device():
+    return place(config(strategy="one_device")).strategy
+
+
 def run_epoch(model, split, batch_size, epoch=0, stops=()):
     """One epoch, in calls that end at `stops` too; its means."""
-    loop = TrainingLoop(model, split, batch_size, place("one_device").strategy)
+    loop = TrainingLoop(model, split, batch_size, one_device())
     order, progress = loop.order(5, epoch), EpochProgress()
     while progress.step < loop.steps:
         progress = loop.advance(order, progress, next((s for s in stops if s > progress.step), loop.steps))
@@ -103,13 +107,13 @@ def test_however_an_epoch_is_cut_into_calls_the_bits_are_the_same(dataset, reg):
 @pytest.mark.parametrize(("batch_size", "expected"), [(1, 50), (64, 50), (100, 32), (500, 6)])
 def test_a_call_takes_no_longer_with_larger_batches(dataset, batch_size, expected):
     """A signal is answered between two calls."""
-    loop = TrainingLoop(compiled_model(config(), dataset), dataset.train, batch_size, place("one_device").strategy)
+    loop = TrainingLoop(compiled_model(config(), dataset), dataset.train, batch_size, one_device())
     assert loop.steps_per_call == expected
 
 
 def test_a_loss_that_is_no_number_ends_the_epoch_at_its_step(dataset):
     model = compiled_model(config(), dataset)
-    loop = TrainingLoop(model, dataset.train, 64, place("one_device").strategy)
+    loop = TrainingLoop(model, dataset.train, 64, one_device())
     progress = loop.advance(loop.order(5, 0), EpochProgress(), 3)
     assert (progress.step, np.isfinite(progress.loss_sum)) == (3, True)
     model.get_layer("logits").bias.assign(np.full(10, np.nan, np.float32))

@@ -1,0 +1,8 @@
+"""`python -m lenet_keras_cli`: the command `lenet-keras`."""
+
+import sys
+
+from .main import main
+
+sys.argv[0] = "lenet-keras"  # as it is told to people and recorded in config.json
+main()

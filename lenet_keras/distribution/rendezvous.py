@@ -1,0 +1,202 @@
+"""The workers of a cluster wait for each other before TensorFlow does.
+
+TensorFlow, once asked to connect a cluster, waits an hour for the missing, deaf to Ctrl-C, and does not say who is
+missing. So the workers first meet by plain sockets, on the chief's own port: each sends what it was started with, the
+chief waits until all have come, compares, and answers each. Nobody is authenticated, as in TensorFlow's own protocol
+that follows on the same port: a cluster belongs into a network of its own.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import select
+import socket
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from lenet_keras.distribution.cluster import Cluster
+from lenet_keras.errors import LenetKerasError
+from lenet_keras.models.variants import shown
+from lenet_keras.notices import Notify
+
+Greeting = Mapping[str, Any]
+
+_LARGEST_MESSAGE = 64 * 1024
+_NOTICE_AFTER = 5.0  # seconds of waiting until somebody is told of it
+_PAUSE = 0.2  # seconds between two calls at a door that is closed
+_PATIENCE = 5.0  # seconds for a message that has begun; whoever sends none is no worker
+_REFUSING = 10.0  # seconds in which a chief that cannot train tells those who come
+
+
+def meet(cluster: Cluster, greeting: Greeting, timeout: float, notify: Notify) -> None:
+    """Return when all workers are there, all with the same `greeting`.
+
+    Args:
+        cluster: the workers.
+        greeting: JSON values that must be the same for all: settings, versions.
+        timeout: seconds to wait.
+        notify: told who is waited for, if that takes long.
+
+    Raises:
+        LenetKerasError: after `timeout` somebody is missing, or greetings differ; the message names workers and
+            difference. All workers that have come get it.
+        OSError: the chief's port is taken.
+    """
+    if cluster.is_chief:
+        _lead(cluster, greeting, timeout, notify)
+    else:
+        _follow(cluster, greeting, timeout, notify)
+
+
+def refuse(cluster: Cluster, reason: str) -> None:
+    """As a chief that cannot train: tell the workers who come why."""
+    with contextlib.suppress(OSError), _Door(cluster) as door:
+        door.wait(time.monotonic() + _REFUSING, lambda _notice: None)
+        door.answer(f"{cluster.name(0)} cannot train: {reason}")
+
+
+def _lead(cluster: Cluster, greeting: Greeting, timeout: float, notify: Notify) -> None:
+    with _Door(cluster) as door:
+        door.wait(time.monotonic() + timeout, notify)
+        refusal = None
+        if door.missing:
+            names = ", ".join(cluster.name(index) for index in door.missing)
+            refusal = f"{names} did not come within {timeout:g} s (--cluster-timeout)."
+        for index, theirs in sorted(door.greetings.items()):
+            refusal = refusal or _difference(cluster.name(index), theirs, json.loads(json.dumps(greeting)))
+        door.answer(refusal)
+    if refusal:
+        raise LenetKerasError(refusal)
+
+
+def _difference(name: str, theirs: Greeting, ours: Greeting) -> str | None:
+    for key in sorted({*theirs, *ours}):
+        if theirs.get(key) != ours.get(key):
+            return (
+                f"{name} was started with {key} {shown(theirs.get(key))}, the chief with {shown(ours.get(key))}. "
+                "All workers need the same settings and versions."
+            )
+    return None
+
+
+def _follow(cluster: Cluster, greeting: Greeting, timeout: float, notify: Notify) -> None:
+    begun, is_told, answer = time.monotonic(), False, None
+    host, port = _host_and_port(cluster.addresses[0])
+    hello = {"index": cluster.index, "greeting": greeting}
+    cause: object = "no answer"
+    while answer is None:
+        left = begun + timeout - time.monotonic()
+        if left <= 0:
+            raise LenetKerasError(
+                f"{cluster.name(0)}, the chief, did not come within {timeout:g} s (--cluster-timeout): {cause}."
+            )
+        if not is_told and timeout - left > _NOTICE_AFTER:
+            notify(f"{cluster.name(cluster.index)} waits for {cluster.name(0)}, the chief: {cause}")
+            is_told = True
+        try:
+            with socket.create_connection((host, port), timeout=min(left, _PATIENCE)) as chief:
+                _send(chief, hello)
+                # The chief's own patience ends first, and its answer says who is missing.
+                chief.settimeout(left + _REFUSING)
+                answer = _receive(chief)
+                cause = "the connection was closed"
+        except (OSError, ValueError) as error:
+            cause = getattr(error, "strerror", None) or error
+        if answer is None:
+            time.sleep(_PAUSE)
+    if answer.get("refusal"):
+        raise LenetKerasError(str(answer["refusal"]))
+
+
+class _Door:
+    """The chief's port, and the workers that wait there for an answer."""
+
+    def __init__(self, cluster: Cluster) -> None:
+        self._cluster = cluster
+        self._waiting: dict[int, socket.socket] = {}
+        self.greetings: dict[int, Greeting] = {}
+        port = _host_and_port(cluster.addresses[0])[1]
+        try:
+            if socket.has_dualstack_ipv6():
+                self._listener = socket.create_server(("", port), family=socket.AF_INET6, dualstack_ipv6=True)
+            else:
+                self._listener = socket.create_server(("", port))
+        except OSError as error:
+            raise OSError(error.errno, f"{error.strerror} (the chief's port)", cluster.addresses[0]) from error
+
+    def __enter__(self) -> _Door:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for connection in self._waiting.values():
+            connection.close()
+        self._listener.close()
+
+    @property
+    def missing(self) -> list[int]:
+        """Who has not come, or has gone again."""
+        for index, connection in list(self._waiting.items()):
+            # Nobody sends a second message: what can be read is the end.
+            if select.select([connection], [], [], 0)[0]:
+                self._forget(index)
+        return [index for index in range(1, len(self._cluster.addresses)) if index not in self._waiting]
+
+    def wait(self, deadline: float, notify: Notify) -> None:
+        """Let workers in until all are here or `deadline`, on the monotonic clock, has passed."""
+        tell_at = time.monotonic() + _NOTICE_AFTER
+        while (missing := self.missing) and (now := time.monotonic()) < deadline:
+            if now > tell_at:
+                notify(f"waiting for {', '.join(self._cluster.name(index) for index in missing)}")
+                tell_at = deadline
+            self._listener.settimeout(min(_PAUSE, deadline - now))
+            with contextlib.suppress(OSError):  # nobody came, or left at once
+                self._let_in(self._listener.accept()[0])
+
+    def answer(self, refusal: str | None) -> None:
+        """Answer all who wait: go on, or why not."""
+        for connection in self._waiting.values():
+            with contextlib.suppress(OSError):
+                _send(connection, {"refusal": refusal})
+                # They close first, so that TensorFlow finds the port free of connections that are being closed.
+                connection.recv(1)
+
+    def _let_in(self, connection: socket.socket) -> None:
+        connection.settimeout(_PATIENCE)
+        try:
+            hello = _receive(connection) or {}
+            index, greeting = hello["index"], hello["greeting"]
+            if index not in range(1, len(self._cluster.addresses)) or not isinstance(greeting, dict):
+                raise ValueError
+        except (OSError, ValueError, KeyError):  # a scanner, or a worker of something else
+            connection.close()
+            return
+        self._forget(index)  # it was started anew
+        self._waiting[index], self.greetings[index] = connection, greeting
+
+    def _forget(self, index: int) -> None:
+        if index in self._waiting:
+            self._waiting.pop(index).close()
+            self.greetings.pop(index)
+
+
+def _host_and_port(address: str) -> tuple[str, int]:
+    host, _, port = address.rpartition(":")
+    return host.strip("[]"), int(port)
+
+
+def _send(connection: socket.socket, message: Mapping[str, Any]) -> None:
+    connection.sendall(json.dumps(message).encode() + b"\n")
+
+
+def _receive(connection: socket.socket) -> dict[str, Any] | None:
+    # A line of JSON; None if the connection was closed before its end.
+    with connection.makefile("rb") as stream:
+        line = stream.readline(_LARGEST_MESSAGE)
+    if not line.endswith(b"\n"):
+        return None
+    message = json.loads(line)
+    if not isinstance(message, dict):
+        raise ValueError("no message of a worker")
+    return message
