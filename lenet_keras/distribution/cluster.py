@@ -44,7 +44,7 @@ class Cluster:
         return f"worker {index} ({self.addresses[index]})"
 
 
-def find_cluster(strategy: str, environ: Mapping[str, str] = os.environ) -> Cluster | None:
+def find_cluster(strategy: str) -> Cluster | None:
     """The cluster that this process belongs to; None without one, or if `strategy` is for a single process.
 
     Raises:
@@ -53,10 +53,10 @@ def find_cluster(strategy: str, environ: Mapping[str, str] = os.environ) -> Clus
     if strategy not in ("auto", "multi_worker"):
         return None
     cluster = None
-    if environ.get("TF_CONFIG"):
-        cluster = from_tf_config(environ["TF_CONFIG"])
-    elif int(environ.get("SLURM_STEP_NUM_TASKS") or 1) > 1 and "SLURM_PROCID" in environ:
-        cluster = from_slurm(environ)
+    if os.environ.get("TF_CONFIG"):
+        cluster = from_tf_config(os.environ["TF_CONFIG"])
+    elif os.environ.get("SLURM_STEP_NUM_TASKS", "1") != "1" and "SLURM_PROCID" in os.environ:
+        cluster = from_slurm()
     if strategy == "multi_worker" and cluster is None:
         raise InvalidArgument(
             "strategy multi_worker needs to be told the workers: by TF_CONFIG, by Slurm's srun, or, "
@@ -106,7 +106,7 @@ def from_tf_config(text: str) -> Cluster:
     return Cluster(tuple(addresses), number + (len(chiefs) if kind == "worker" else 0), "TF_CONFIG")
 
 
-def from_slurm(environ: Mapping[str, str]) -> Cluster:
+def from_slurm() -> Cluster:
     """The tasks of the Slurm job step that this process is one of, by the variables that `srun` sets.
 
     TensorFlow's resolver sorts hosts by letter, so that n10 comes before n2, and takes SLURM_PROCID, which counts them
@@ -118,9 +118,9 @@ def from_slurm(environ: Mapping[str, str]) -> Cluster:
     import tensorflow as tf
 
     try:
-        block = int(environ["SLURM_JOB_ID"]) % _SLURM_PORT_RANGES
+        block = int(os.environ["SLURM_JOB_ID"]) % _SLURM_PORT_RANGES
         first_port = _SLURM_FIRST_PORT + _SLURM_PORTS_PER_JOB * block
-        own = f"{environ['SLURMD_NODENAME']}:{first_port + int(environ['SLURM_LOCALID'])}"
+        own = f"{os.environ['SLURMD_NODENAME']}:{first_port + int(os.environ['SLURM_LOCALID'])}"
         # It would ask nvidia-smi for GPUs, and fail where there is none. Which GPUs a task sees is Slurm's business.
         resolver = tf.distribute.cluster_resolver.SlurmClusterResolver(
             port_base=first_port, gpus_per_node=_SLURM_PORTS_PER_JOB, gpus_per_task=1, auto_set_gpu=False

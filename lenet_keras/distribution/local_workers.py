@@ -7,7 +7,7 @@ import os
 import socket
 import subprocess
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 from lenet_keras.distribution.cluster import from_tf_config, tf_config
 from lenet_keras.errors import InvalidArgument
@@ -16,15 +16,15 @@ _GRACE = 30.0  # seconds until the others of a worker that failed, or was interr
 _GLANCE = 0.1  # seconds between two looks at the workers
 
 
-def is_local_worker(count: int, environ: Mapping[str, str] = os.environ) -> bool:
+def is_local_worker(count: int) -> bool:
     """Whether this process is one of `count` workers, as TF_CONFIG says, and not the one that is to start them.
 
     Raises:
         InvalidArgument: TF_CONFIG names another number of workers.
     """
-    if not environ.get("TF_CONFIG"):
+    if not os.environ.get("TF_CONFIG"):
         return False
-    named = len(from_tf_config(environ["TF_CONFIG"]).addresses)
+    named = len(from_tf_config(os.environ["TF_CONFIG"]).addresses)
     if named != count:
         raise InvalidArgument(f"{count} workers were asked for, and TF_CONFIG names {named}. Unset TF_CONFIG.")
     return True

@@ -196,7 +196,10 @@ def _receive(connection: socket.socket) -> dict[str, Any] | None:
         line = stream.readline(_LARGEST_MESSAGE)
     if not line.endswith(b"\n"):
         return None
-    message = json.loads(line)
+    try:
+        message = json.loads(line)
+    except RecursionError as error:
+        raise ValueError("no message of a worker") from error
     if not isinstance(message, dict):
         raise ValueError("no message of a worker")
     return message

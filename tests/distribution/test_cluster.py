@@ -1,0 +1,140 @@
+"""Who the workers are, by TF_CONFIG and by Slurm's variables."""
+
+import json
+import os
+import re
+
+import pytest
+
+from lenet_keras.distribution.cluster import Cluster, find_cluster, tf_config
+from lenet_keras.errors import InvalidArgument
+
+
+def config_of(jobs, kind="worker", index=0):
+    return {"TF_CONFIG": json.dumps({"cluster": jobs, "task": {"type": kind, "index": index}})}
+
+
+TWO = ["a:1", "b:2"]
+
+
+@pytest.fixture(autouse=True)
+def no_cluster(monkeypatch):
+    """A cluster that these tests may run on is not theirs."""
+    for name in [name for name in os.environ if name == "TF_CONFIG" or name.startswith("SLURM")]:
+        monkeypatch.delenv(name)
+
+
+def find(strategy, environ):
+    """The cluster that a process with these variables finds."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in environ.items():
+            patch.setenv(name, value)
+        return find_cluster(strategy)
+
+
+def test_without_any_word_of_a_cluster_there_is_none():
+    assert find("auto", {}) is None
+    assert find("auto", {"TF_CONFIG": ""}) is None
+
+
+@pytest.mark.parametrize("strategy", ["auto", "multi_worker"])
+def test_tf_config_names_the_workers(strategy):
+    cluster = find(strategy, config_of({"worker": TWO}, index=1))
+    assert cluster == Cluster(("a:1", "b:2"), 1, "TF_CONFIG")
+    assert not cluster.is_chief
+    assert cluster.name(0) == "worker 0 (a:1)"
+    assert find(strategy, {"TF_CONFIG": tf_config(("a:1", "b:2"), 1)}) == cluster
+
+
+@pytest.mark.parametrize(("kind", "index", "expected"), [("chief", 0, 0), ("worker", 0, 1), ("worker", 1, 2)])
+def test_a_chief_comes_before_the_workers(kind, index, expected):
+    cluster = find("auto", config_of({"worker": TWO, "chief": ["c:3"]}, kind, index))
+    assert (cluster.addresses, cluster.index) == (("c:3", "a:1", "b:2"), expected)
+    assert cluster.is_chief == (kind == "chief")
+
+
+def test_a_strategy_of_one_process_looks_for_no_cluster():
+    assert find("mirrored", {"TF_CONFIG": "nonsense"}) is None
+    assert find("auto", config_of({"worker": ["a:1"]})) is None
+
+
+def test_multi_worker_needs_a_cluster():
+    with pytest.raises(InvalidArgument, match=r"TF_CONFIG.*srun.*--workers"):
+        find("multi_worker", {})
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "", "nonsense", "[]", "3", "null", '{"cluster": {}}', '{"cluster": [], "task": {"type": "worker", "index": 0}}',
+        '{"cluster": {"worker": 3}, "task": {"type": "worker", "index": 0}}', '{"cluster": {"worker": ["a:1"]}}',
+        '{"cluster": {"worker": ["a:1"]}, "task": []}', "[" * 100_000,
+    ],
+)  # fmt: skip
+def test_what_is_no_tf_config_is_refused(text):
+    with pytest.raises(InvalidArgument, match="TF_CONFIG") as refused:
+        find("multi_worker", {"TF_CONFIG": text or "{}"})
+    assert len(str(refused.value)) < 400
+
+
+@pytest.mark.parametrize(
+    ("jobs", "kind", "index", "message"),
+    [
+        ({"worker": TWO, "ps": ["c:1"]}, "worker", 0, "'ps'"),
+        ({"worker": ["a", "b:2"]}, "worker", 0, "host:port. Received: 'a'"),
+        ({"worker": ["a:1", 7]}, "worker", 0, "Received: 7"),
+        ({"worker": ["http://a:1"]}, "worker", 0, "host:port"),
+        ({"worker": ["a:1", "a:1"]}, "worker", 0, "each address once"),
+        ({"chief": TWO}, "chief", 0, "one chief"),
+        ({"worker": TWO}, "worker", 2, "'worker' 2, is none of its cluster"),
+        ({"worker": TWO}, "worker", -1, "none of its cluster"),
+        ({"worker": TWO}, "worker", True, "none of its cluster"),
+        ({"worker": TWO}, "worker", "0", "none of its cluster"),
+        ({"worker": TWO}, "chief", 0, "none of its cluster"),
+        ({"worker": TWO}, ["worker"], 0, "none of its cluster"),
+    ],
+)
+def test_a_tf_config_of_something_else_is_refused(jobs, kind, index, message):
+    with pytest.raises(InvalidArgument, match=re.escape(message)):
+        find("auto", config_of(jobs, kind, index))
+
+
+def slurm(node, local, procid, nodes="n[2,10]", per_node="2(x2)", tasks=4, job=7):
+    return {
+        "SLURM_JOB_ID": str(job), "SLURM_PROCID": str(procid), "SLURM_LOCALID": str(local), "SLURMD_NODENAME": node,
+        "SLURM_STEP_NUM_TASKS": str(tasks), "SLURM_STEP_NODELIST": nodes, "SLURM_STEP_TASKS_PER_NODE": per_node,
+    }  # fmt: skip
+
+
+def test_every_task_of_a_slurm_step_finds_itself_on_its_own_machine():
+    """Slurm numbers n2 before n10; TensorFlow's resolver sorts them the other way round."""
+    tasks = [("n2", 0, 0), ("n2", 1, 1), ("n10", 0, 2), ("n10", 1, 3)]
+    clusters = [find("auto", slurm(*task)) for task in tasks]
+    assert len({cluster.addresses for cluster in clusters}) == 1
+    assert sorted(cluster.index for cluster in clusters) == [0, 1, 2, 3]
+    for (node, local, _), cluster in zip(tasks, clusters, strict=True):
+        host, port = cluster.addresses[cluster.index].split(":")
+        assert host == node
+        assert int(port) % 2 == local
+        assert cluster.source == "Slurm"
+
+
+def test_jobs_that_share_a_machine_have_ports_of_their_own():
+    first, second = (set(find("auto", slurm("n2", 0, 0, job=job)).addresses) for job in (7, 8))
+    assert not first & second
+
+
+def test_a_slurm_step_of_one_task_is_no_cluster():
+    assert find("auto", slurm("n1", 0, 0, nodes="n1", per_node="1", tasks=1)) is None
+
+
+@pytest.mark.parametrize("missing", ["SLURM_LOCALID", "SLURM_STEP_NODELIST", "SLURM_JOB_ID", "SLURMD_NODENAME"])
+def test_slurm_without_its_variables_is_refused(missing):
+    environ = slurm("n2", 0, 0)
+    del environ[missing]
+    with pytest.raises(InvalidArgument, match=f"Slurm's variables name no cluster.*{missing}"):
+        find("auto", environ)
+
+
+def test_tf_config_comes_before_slurm():
+    assert find("auto", {**slurm("n2", 0, 0), **config_of({"worker": TWO})}).source == "TF_CONFIG"
