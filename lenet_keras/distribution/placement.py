@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import faulthandler
 import os
+import signal
+import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -169,7 +171,7 @@ def _multi_worker(config: TrainConfig, cluster: Cluster, devices: tuple[str, ...
         rpc_layer="grpc",
     )
     try:
-        with _ended_after(_CONNECTING):
+        with _ended_after(_CONNECTING), _sigterm_kept():
             strategy = tf.distribute.MultiWorkerMirroredStrategy(cluster_resolver=resolver)
     except RuntimeError as error:
         raise LenetKerasError(
@@ -196,11 +198,11 @@ def _tpu(config: TrainConfig) -> Placement:
 
 
 def _start_cpu_devices(count: int) -> int:
-    """Have `count` logical CPU devices, unless TensorFlow has been started; returns how many there are."""
-    with contextlib.suppress(RuntimeError):
-        tf.config.set_logical_device_configuration(
-            tf.config.list_physical_devices("CPU")[0], [tf.config.LogicalDeviceConfiguration()] * count
-        )
+    """Have `count` logical CPU devices or more, unless TensorFlow has been started; returns how many there are."""
+    cpu = tf.config.list_physical_devices("CPU")[0]
+    if len(tf.config.get_logical_device_configuration(cpu) or ()) < count:
+        with contextlib.suppress(RuntimeError):
+            tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * count)
     return len(tf.config.list_logical_devices("CPU"))
 
 
@@ -216,6 +218,15 @@ def _device_name(devices: tuple[str, ...]) -> str:
         return "CPU"
     physical = tf.config.list_physical_devices("GPU")[int(devices[0][4:])]
     return str(tf.config.experimental.get_device_details(physical).get("device_name", "GPU"))
+
+
+@contextlib.contextmanager
+def _sigterm_kept() -> Iterator[None]:
+    """Leave SIGTERM to whom it was: TensorFlow, connecting a cluster, takes it, and then does nothing on it."""
+    yield
+    handler = signal.getsignal(signal.SIGTERM)
+    if handler is not None and threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, handler)
 
 
 @contextlib.contextmanager

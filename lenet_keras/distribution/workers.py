@@ -12,7 +12,7 @@ import numpy.typing as npt
 import tensorflow as tf
 
 from lenet_keras.distribution.cluster import Cluster
-from lenet_keras.errors import LenetKerasError, first_line
+from lenet_keras.errors import LenetKerasError
 
 Float64s = npt.NDArray[np.float64]
 
@@ -87,12 +87,12 @@ class Workers:
 
 
 def _lost(cluster: Cluster, error: Any) -> str:
-    # The message tells the way of the failure; the last task in it is where it began. Without one it is the chief,
-    # who keeps the heartbeats.
-    tasks = re.findall(r"/task:(\d+)", str(error).split("defined at")[-1])
-    lost = int(tasks[-1]) if tasks else 0
+    # The message tells the way of the failure; the last task in it is where it began, as far as can be seen from here:
+    # another one may have ended for the same cause just before. Without one it is the chief, who keeps the heartbeats.
+    tasks = [int(task) for task in re.findall(r"/task:(\d+)", str(error))]
+    lost = tasks[-1] if tasks else 0
     if lost == cluster.index or lost >= len(cluster.addresses):
-        who = f"the connection of {cluster.name(cluster.index)} to the others was lost ({first_line(error)})"
+        what = f"{cluster.name(cluster.index)} lost its connection to the others"
     else:
-        who = f"{cluster.name(lost)} was lost to {cluster.name(cluster.index)}: it was ended, or its machine was"
-    return f"{who}. What was saved is kept: start all workers again with --resume."
+        what = f"{cluster.name(cluster.index)} lost {cluster.name(lost)}, which was ended, or lost another one itself"
+    return f"{what}. What was saved is kept: start all workers again with --resume."

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import keras
@@ -98,15 +98,16 @@ class Epochs:
         try:
             listeners.on_train_begin()
             while not self.is_done and not self.model.stop_training:
-                listeners.on_epoch_begin(len(self.history))  # callbacks count from 0
+                self._call(listeners.on_epoch_begin, len(self.history))  # callbacks count from 0
                 self._train_steps(listeners, record)
                 row = self._measure_epoch()
-                listeners.on_epoch_end(len(self.history), {name: row[name] for name in row if name != "epoch"})
+                logs = {name: row[name] for name in row if name != "epoch"}
+                self._call(listeners.on_epoch_end, len(self.history), logs)
                 self.model.stop_training = self._workers.any(self.model.stop_training)
                 self._close_epoch(row)
                 self._save(record)
                 record.write_history(self.history)
-            listeners.on_train_end()
+            self._call(listeners.on_train_end)
         except KeyboardInterrupt:
             if self._is_consistent and self._progress.step:
                 self._check_weights()
@@ -126,19 +127,20 @@ class Epochs:
                 raise self._diverged(f"the loss became {self._progress.loss_sum}")
             self._is_consistent = True
             listeners.on_train_batch_begin(start)
-            self._end_call(listeners)
+            logs = self._loop.means(self._progress)
+            self._call(listeners.on_train_batch_end, self._progress.step - 1, logs)
             if self._progress.step == stop:
                 self._check_weights()
                 if stop < self._loop.steps:
                     self._save(record)
 
-    def _end_call(self, listeners: keras.callbacks.CallbackList) -> None:
+    def _call(self, listener: Callable[..., None], *arguments: Any) -> None:
+        """Call the callbacks. What interrupts one worker interrupts all, here, where none waits for another."""
         is_interrupted = False
         try:
-            listeners.on_train_batch_end(self._progress.step - 1, self._loop.means(self._progress))
+            listener(*arguments)
         except KeyboardInterrupt:
             is_interrupted = True
-        # Otherwise the others would wait in the next step for the one who left, and lose this call's steps.
         if self._workers.any(is_interrupted):
             raise KeyboardInterrupt
 

@@ -19,7 +19,7 @@ def training_model(model: keras.Model, replicas: int, precision: str = "float32"
     - Batch normalisation takes its statistics over the whole batch, not over a replica's share.
     - Dropout draws a mask of the whole batch, of which a replica takes its share, so that replicas have different
       masks, and a batch has the same one however many devices share it.
-    - Layers but the first and the last compute in `precision`.
+    - Layers compute in `precision`; with a mixed one, the last in float32, for the loss.
 
     To be called in a strategy's scope. `model` itself stays as it is, plain Keras: the trained values go back into it.
 
@@ -28,12 +28,11 @@ def training_model(model: keras.Model, replicas: int, precision: str = "float32"
         replicas: how many train it.
         precision: a name of a Keras dtype policy.
     """
-    ends = {model.layers[0].name, model.layers[-1].name}
+    last = model.layers[-1].name
 
     def copy(layer: keras.Layer) -> keras.Layer:
         config = layer.get_config()
-        if layer.name not in ends:
-            config["dtype"] = precision
+        config["dtype"] = "float32" if layer.name == last and precision.startswith("mixed") else precision
         if isinstance(layer, keras.layers.BatchNormalization):
             return keras.layers.BatchNormalization.from_config({**config, "synchronized": replicas > 1})
         if isinstance(layer, keras.layers.Dropout):

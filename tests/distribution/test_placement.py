@@ -1,0 +1,183 @@
+"""From settings to a strategy. TensorFlow runs with four CPU devices in the tests' process (tests/conftest.py)."""
+
+import subprocess
+import sys
+
+import pytest
+import tensorflow as tf
+
+from lenet_keras import TrainConfig
+from lenet_keras.distribution import placement as module
+from lenet_keras.distribution.cluster import Cluster
+from lenet_keras.distribution.placement import cpu_devices_before, place
+from lenet_keras.errors import InvalidArgument, LenetKerasError
+
+
+@pytest.fixture
+def two_cores(monkeypatch):
+    monkeypatch.setattr(module, "cores", lambda: 2)
+
+
+@pytest.mark.parametrize(
+    ("settings", "name", "devices"),
+    [
+        ({}, "mirrored", ["CPU:0", "CPU:1"]),
+        ({"batch_size": 32}, "one_device", ["CPU:0"]),
+        ({"batch_size": 65}, "one_device", ["CPU:0"]),
+        ({"strategy": "one_device"}, "one_device", ["CPU:0"]),
+        ({"strategy": "one_device", "devices": "CPU:3"}, "one_device", ["CPU:3"]),
+        ({"devices": "CPU:2"}, "one_device", ["CPU:2"]),
+        ({"devices": "CPU:1,CPU:3"}, "mirrored", ["CPU:1", "CPU:3"]),
+        ({"devices": "CPU:0,CPU:1,CPU:2,CPU:3"}, "mirrored", ["CPU:0", "CPU:1", "CPU:2", "CPU:3"]),
+        ({"strategy": "mirrored", "batch_size": 16}, "mirrored", ["CPU:0", "CPU:1"]),
+        ({"strategy": "mirrored", "devices": "CPU:0"}, "mirrored", ["CPU:0"]),
+    ],
+)
+def test_settings_choose_strategy_and_devices(two_cores, settings, name, devices):
+    placement = place(TrainConfig(**settings))
+    assert (placement.name, list(placement.devices), placement.replicas) == (name, devices, len(devices))
+    assert [device.rpartition("device:")[2] for device in placement.strategy.extended.worker_devices] == devices
+    assert placement.workers.count == 1
+    assert placement.reason
+
+
+def test_the_line_for_people_tells_devices_shares_and_reason(two_cores):
+    assert place(TrainConfig()).describe(64) == (
+        "strategy: mirrored, CPU:0, CPU:1, 32 images of a batch each; no GPU was found, 2 cores"
+    )
+    assert place(TrainConfig(strategy="one_device")).describe(64) == "strategy: one_device, CPU:0; as asked"
+
+
+@pytest.mark.parametrize("begun_on", [1, 2, 4])
+def test_a_resumed_run_stays_on_as_many_devices_as_it_began_on(two_cores, begun_on):
+    begun = place(TrainConfig(), cpu_devices=begun_on)
+    assert begun.replicas == begun_on
+    assert begun.reason == "as the run began"
+    assert cpu_devices_before({"placement": begun.to_json()}) == begun_on
+
+
+@pytest.mark.parametrize(
+    "record",
+    [
+        {}, {"placement": None}, {"placement": {"workers": 2, "devices": ["CPU:0"]}}, {"placement": {"workers": 1}},
+        {"placement": {"workers": 1, "devices": ["GPU:0", "GPU:1"]}}, {"placement": {"workers": 1, "devices": []}},
+    ],
+)  # fmt: skip
+def test_a_run_begun_elsewhere_says_nothing_of_cpu_devices(record):
+    assert cpu_devices_before(record) is None
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"devices": "GPU:0"}, "Received: GPU:0; found: no GPU"),
+        ({"strategy": "one_device", "devices": "CPU:0,CPU:1"}, "takes one device"),
+        ({"batch_size": 65, "devices": "CPU:0,CPU:1"}, "64 or 66"),
+        ({"batch_size": 65, "strategy": "mirrored"}, "64 or 66"),
+        ({"strategy": "tpu", "devices": "CPU:0"}, "no devices"),
+    ],
+)
+def test_devices_that_do_not_fit_are_a_wrong_request(two_cores, settings, message):
+    with pytest.raises(InvalidArgument, match=message):
+        place(TrainConfig(**settings))
+
+
+def test_a_batch_that_the_workers_cannot_share_is_refused():
+    with pytest.raises(InvalidArgument, match=r"3 devices.* 63 or 66"):
+        place(TrainConfig(), Cluster(("a:1", "b:1", "c:1"), 0, "TF_CONFIG"))
+
+
+def test_a_machine_without_a_tpu_says_so(monkeypatch):
+    monkeypatch.delenv("TPU_NAME", raising=False)
+    with pytest.raises(LenetKerasError, match="no TPU was found"):
+        place(TrainConfig(strategy="tpu"))
+
+
+def test_a_tensorflow_that_runs_already_has_the_devices_that_it_has(two_cores):
+    with pytest.raises(LenetKerasError, match="4 CPU devices of the 5 that are needed"):
+        place(TrainConfig(devices="CPU:4"))
+    assert place(TrainConfig(batch_size=256), cpu_devices=8).replicas == 4  # of "auto" no number is asked for
+
+
+def test_a_fresh_process_starts_as_many_cpu_devices_as_are_needed():
+    program = (
+        "from lenet_keras import TrainConfig, runtime\nruntime.load_tensorflow()\n"
+        "from lenet_keras.distribution.placement import place\n"
+        "print(place(TrainConfig(batch_size=60, devices='CPU:0,CPU:4,CPU:5')).replicas)\n"
+    )
+    answer = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert answer.stdout == "3\n"
+
+
+class FakeGpu:
+    """What TensorFlow lists where there is a GPU: none of these machines has one."""
+
+    device_type = "GPU"
+
+
+@pytest.fixture
+def two_gpus(monkeypatch):
+    """Two GPUs as far as names go; what is done to them is noted, and a strategy over them is one over CPUs."""
+    gpus, grown, visible = [FakeGpu(), FakeGpu()], [], [[]]
+    real, mirrored, one = (
+        tf.config.list_physical_devices,
+        tf.distribute.MirroredStrategy,
+        tf.distribute.OneDeviceStrategy,
+    )
+    monkeypatch.setattr(tf.config, "list_physical_devices", lambda kind=None: gpus if kind == "GPU" else real(kind))
+    monkeypatch.setattr(tf.config, "get_visible_devices", lambda kind=None: gpus)
+    monkeypatch.setattr(tf.config, "set_visible_devices", lambda devices, kind: visible.append(devices))
+    monkeypatch.setattr(tf.config.experimental, "set_memory_growth", lambda gpu, on: grown.append((gpu, on)))
+    monkeypatch.setattr(tf.config.experimental, "get_device_details", lambda gpu: {"device_name": "Some GPU"})
+    asked = []
+
+    def mirrored_over_cpus(devices, cross_device_ops=None):
+        asked.append((devices, cross_device_ops))
+        return mirrored([device.replace("GPU", "CPU") for device in devices], tf.distribute.ReductionToOneDevice())
+
+    def one_cpu(device):
+        asked.append(([device], None))
+        return one(device.replace("GPU", "CPU"))
+
+    monkeypatch.setattr(tf.distribute, "MirroredStrategy", mirrored_over_cpus)
+    monkeypatch.setattr(tf.distribute, "OneDeviceStrategy", one_cpu)
+    return {"gpus": gpus, "grown": grown, "asked": asked, "visible": visible}
+
+
+@pytest.mark.parametrize(
+    ("settings", "name", "asked"),
+    [
+        ({}, "mirrored", ["/GPU:0", "/GPU:1"]),
+        ({"strategy": "one_device"}, "one_device", ["/GPU:0"]),
+        ({"devices": "GPU:1"}, "one_device", ["/GPU:1"]),
+        ({"strategy": "mirrored"}, "mirrored", ["/GPU:0", "/GPU:1"]),
+    ],
+)
+def test_gpus_are_taken_where_there_are_some_and_their_memory_grows(two_gpus, settings, name, asked):
+    placement = place(TrainConfig(**settings))
+    assert placement.name == name
+    assert two_gpus["asked"] == [(asked, None)]  # None: TensorFlow's own way between GPUs, NCCL
+    assert two_gpus["grown"] == [(gpu, True) for gpu in two_gpus["gpus"]]
+    assert "(Some GPU)" in placement.describe(64)
+
+
+def test_auto_does_not_leave_a_gpu_out_unasked(two_gpus):
+    with pytest.raises(InvalidArgument, match=r"2 devices.* 64 or 66"):
+        place(TrainConfig(batch_size=65))
+
+
+def test_cpus_can_be_asked_for_beside_gpus(two_gpus, two_cores):
+    assert place(TrainConfig(devices="CPU:0")).devices == ("CPU:0",)
+    assert two_gpus["grown"] == []
+
+
+def test_a_process_that_connects_for_too_long_is_ended():
+    """TensorFlow connects in C++ and lets no Python run meanwhile, as this sleep does not."""
+    program = (
+        "import ctypes\nfrom lenet_keras import runtime\nruntime.load_tensorflow()\n"
+        "from lenet_keras.distribution.placement import _ended_after\n"
+        "with _ended_after(60.0): pass\n"
+        "with _ended_after(0.5): ctypes.PyDLL(None).sleep(60)\n"  # PyDLL: with the interpreter's lock held
+    )
+    ended = subprocess.run([sys.executable, "-c", program], capture_output=True, check=False, timeout=50)
+    assert ended.returncode == 1

@@ -1,0 +1,203 @@
+"""One batch on several devices: the same training as on one."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from lenet_keras import TrainConfig, build_lenet5, train
+from lenet_keras.checkpoint import EpochProgress, StateStore, capture
+from lenet_keras.data import Split, load
+from lenet_keras.distribution.placement import place
+from lenet_keras.errors import InvalidArgument
+from lenet_keras.run_folder import RunFolder
+from lenet_keras.training.loop import TrainingLoop
+from lenet_keras.training.replicas import training_model
+from lenet_keras.training.run import compile_model
+
+from .comparison import assert_same_run, config
+
+DEVICES = {1: "CPU:0", 2: "CPU:0,CPU:1", 4: "CPU:0,CPU:1,CPU:2,CPU:3"}
+BATCH = 64
+
+
+@pytest.fixture(scope="module")
+def dataset():
+    return load("fashion_mnist_sample")
+
+
+def trained(dataset, devices, reg="none", precision="float32", xla=False, steps=50):
+    """So many steps at the default learning rate: the loss of each, and the variables behind the last."""
+    named = "float32" if precision == "float64" else precision  # no user's choice
+    settings = config(reg=reg, devices=DEVICES[devices], batch_size=BATCH, precision=named, learning_rate=1e-4)
+    placement = place(settings)
+    plain = build_lenet5(reg=reg, weight_decay=0.1, dropout_rate=0.5, seed=3)
+    with placement.strategy.scope():
+        model = training_model(plain, placement.replicas, precision)
+        compile_model(model, settings)
+    loop = TrainingLoop(model, dataset.train, BATCH, placement.strategy, xla=xla)
+    losses = []
+    for number in range(steps):
+        epoch, step = divmod(number, loop.steps)
+        progress = loop.advance(loop.order(5, epoch), EpochProgress(step), step + 1)
+        losses.append(progress.loss_sum / BATCH)
+    return np.array(losses), capture([*model.variables, *model.optimizer.variables])
+
+
+@pytest.mark.parametrize("devices", [2, 4])
+@pytest.mark.parametrize(
+    ("reg", "tolerance"), [("none", 1e-4), ("weight_decay", 1e-4), ("dropout", 1e-4), ("batch_norm", 1e-3)]
+)
+def test_several_devices_train_as_one_does(dataset, reg, tolerance, devices):
+    one, several = trained(dataset, 1, reg), trained(dataset, devices, reg)
+    np.testing.assert_allclose(several[0], one[0], atol=tolerance, rtol=0)
+    assert one[0][-5:].mean() < one[0][:5].mean()
+    if reg != "batch_norm":
+        weights = [name for name in one[1] if not name.endswith(("_momentum", "_velocity"))]
+        assert len(weights) >= 12
+        for name in weights:
+            np.testing.assert_allclose(several[1][name], one[1][name], atol=tolerance, rtol=0, err_msg=name)
+
+
+@pytest.mark.parametrize("devices", [2, 4])
+@pytest.mark.parametrize("reg", ["batch_norm", "dropout+weight_decay"])
+def test_in_float64_several_devices_train_exactly_as_one_does(dataset, reg, devices):
+    """So what differs in float32 is round-off."""
+    one, several = (trained(dataset, number, reg, "float64") for number in (1, devices))
+    np.testing.assert_allclose(several[0], one[0], atol=1e-9, rtol=0)
+    for name, value in one[1].items():
+        np.testing.assert_allclose(several[1][name], value, atol=1e-9, rtol=1e-9, err_msg=name)
+
+
+def masks(placement, rows=8, units=120):
+    """The mask of each device's share, in their order."""
+    plain = keras.Sequential([keras.Input((units,)), keras.layers.Dense(units), keras.layers.Dropout(0.5, seed=3),
+                              keras.layers.Dense(1)])  # fmt: skip
+    with placement.strategy.scope():
+        dropout = training_model(plain, placement.replicas).layers[1]
+    share = tf.ones((rows // placement.replicas, units))
+    shares = tf.function(lambda: placement.strategy.run(lambda: dropout(share, training=True)))()
+    return [np.array(each) for each in placement.strategy.experimental_local_results(shares)]
+
+
+@pytest.mark.parametrize("devices", [2, 4])
+def test_each_device_drops_others_and_all_of_them_what_one_would(devices):
+    (whole,) = masks(place(TrainConfig(devices=DEVICES[1])))
+    shares = masks(place(TrainConfig(devices=DEVICES[devices])))
+    for i in range(devices):
+        for j in range(i):
+            assert (shares[i] != shares[j]).mean() > 0.3
+    np.testing.assert_array_equal(np.concatenate(shares), whole)
+    assert set(np.unique(whole)) == {0, 2}
+    assert (whole == 0).mean() == pytest.approx(0.5, abs=0.06)
+
+
+def test_the_copy_that_is_trained_has_the_models_variables_in_their_order():
+    model = build_lenet5("dropout+batch_norm+weight_decay", seed=3)
+    copy = training_model(model, 2, "mixed_bfloat16")
+    assert [(v.name, v.shape) for v in copy.variables] == [(v.name, v.shape) for v in model.variables]
+    for ours, theirs in zip(copy.variables, model.variables, strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+    assert len(copy.losses) == len(model.losses) == 5
+    assert copy.get_layer("c1_norm").synchronized
+    assert not model.get_layer("c1_norm").synchronized
+    assert (copy.get_layer("c3").compute_dtype, copy.get_layer("c3").variable_dtype) == ("bfloat16", "float32")
+    assert copy.output.dtype == "float32"
+
+
+@pytest.mark.parametrize("devices", [1, 2, 4])
+def test_each_image_of_an_epoch_is_seen_at_most_once(devices):
+    seen = []
+
+    class Spy(keras.layers.Layer):
+        def call(self, images):
+            tf.py_function(lambda batch: seen.append(batch.numpy()[:, 0, 0, 0]), [images], [])
+            return images
+
+    placement = place(TrainConfig(devices=DEVICES[devices]))
+    with placement.strategy.scope():
+        model = keras.Sequential([keras.Input((28, 28, 1)), Spy(), keras.layers.Flatten(), keras.layers.Dense(10)])
+        compile_model(model, config())
+    marked = Split(np.zeros((230, 28, 28, 1), np.uint8), np.zeros(230, np.int64))
+    marked.images[:, 0, 0, 0] = np.arange(230)
+    loop = TrainingLoop(model, marked, 8, placement.strategy)
+    loop.advance(loop.order(5, 0), EpochProgress(), loop.steps)
+    assert {len(share) for share in seen} == {8 // devices}
+    images = np.concatenate(seen)
+    assert len(images) == len(set(images)) == 224
+
+
+@pytest.mark.parametrize("precision", ["mixed_bfloat16", "mixed_float16"])
+def test_half_precision_trains_about_as_single_does(dataset, precision):
+    single, half = trained(dataset, 2, steps=10), trained(dataset, 2, precision=precision, steps=10)
+    assert not np.array_equal(half[0], single[0])
+    np.testing.assert_allclose(half[0], single[0], atol=0.05)
+
+
+def test_float16_scales_the_loss_and_passes_over_a_step_that_overflowed(dataset):
+    """The scale begins at 2**15, is doubled after 2,000 good steps and halved after a bad one."""
+    variables = trained(dataset, 2, precision="mixed_float16", steps=2)[1]
+    assert [value for name, value in variables.items() if name.endswith("dynamic_scale")] == [2**15]
+
+    settings = config(precision="mixed_float16", devices=DEVICES[2], batch_size=BATCH)
+    placement = place(settings)
+    with placement.strategy.scope():
+        model = training_model(build_lenet5(seed=3), 2, "mixed_float16")
+        compile_model(model, settings)
+    model.optimizer.dynamic_scale.assign(2.0**127)
+    before = capture(model.variables)
+    loop = TrainingLoop(model, dataset.train, BATCH, placement.strategy)
+    loop.advance(loop.order(5, 0), EpochProgress(), 1)
+    for name, value in capture(model.variables).items():
+        np.testing.assert_array_equal(value, before[name])
+    assert np.array(model.optimizer.dynamic_scale) == 2.0**126
+
+
+@pytest.mark.parametrize("devices", [1, 2])
+def test_xla_computes_the_same_training(dataset, devices):
+    plain, compiled = trained(dataset, devices, "weight_decay"), trained(dataset, devices, "weight_decay", xla=True)
+    np.testing.assert_allclose(compiled[0], plain[0], atol=1e-4)
+
+
+def test_xla_draws_masks_that_do_not_depend_on_the_devices_either(dataset):
+    one, several = (trained(dataset, number, "dropout", xla=True, steps=20) for number in (1, 4))
+    np.testing.assert_allclose(several[0], one[0], atol=1e-4)
+
+
+def test_xla_with_batch_normalisation_over_devices_is_refused(tmp_path):
+    with pytest.raises(InvalidArgument, match="--xla"):
+        train(config(reg="batch_norm", devices=DEVICES[2], xla=True), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_run_goes_on_elsewhere_in_the_same_order(tmp_path):
+    """Other devices are no other run: round-off apart, it ends as if it had stayed."""
+    for name in ("stayed", "moved"):
+        train(config(reg="dropout", epochs=2, devices=DEVICES[2]), tmp_path / name)
+    assert_same_run(tmp_path / "stayed", tmp_path / "moved")
+    longer = {"reg": "dropout", "epochs": 4}
+    train(config(**longer, devices=DEVICES[2]), tmp_path / "stayed", resume=True)
+    train(config(**longer, strategy="one_device"), tmp_path / "moved", resume=True)
+    stayed, moved = (StateStore(tmp_path / name).read() for name in ("stayed", "moved"))
+    for name, value in stayed.variables.items():
+        np.testing.assert_allclose(moved.variables[name], value, atol=1e-4, err_msg=name)
+    record = RunFolder(tmp_path / "moved").read_record()
+    assert (record["placement"]["strategy"], record["placement"]["replicas"]) == ("one_device", 1)
+
+
+def test_auto_goes_on_with_the_devices_that_the_run_began_on(tmp_path):
+    """And so with the same bits, on whatever machine."""
+    train(config(epochs=4, devices=DEVICES[4]), tmp_path / "whole")
+    train(config(epochs=2, devices=DEVICES[4]), tmp_path / "resumed")
+    notices = []
+    train(config(epochs=4), tmp_path / "resumed", resume=True, notify=notices.append)
+    assert any("CPU:3" in notice and "as the run began" in notice for notice in notices)
+    assert_same_run(tmp_path / "whole", tmp_path / "resumed")
+
+
+def test_what_is_saved_is_plain_keras_in_float32(tmp_path):
+    train(config(reg="dropout+batch_norm", epochs=1, devices=DEVICES[2], precision="mixed_bfloat16"), tmp_path / "run")
+    model = keras.models.load_model(tmp_path / "run" / "model.keras")
+    assert type(model.get_layer("c5_dropout")) is keras.layers.Dropout
+    assert not model.get_layer("c1_norm").synchronized
+    assert {layer.dtype_policy.name for layer in model.layers} == {"float32"}
