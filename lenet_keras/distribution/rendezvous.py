@@ -19,7 +19,7 @@ from typing import Any
 from lenet_keras.distribution.cluster import Cluster
 from lenet_keras.errors import LenetKerasError
 from lenet_keras.models.variants import shown
-from lenet_keras.notices import Notify
+from lenet_keras.notices import Notify, ignore
 
 Greeting = Mapping[str, Any]
 
@@ -27,11 +27,11 @@ _LARGEST_MESSAGE = 64 * 1024
 _NOTICE_AFTER = 5.0  # seconds of waiting until somebody is told of it
 _PAUSE = 0.2  # seconds between two calls at a door that is closed
 _PATIENCE = 5.0  # seconds for a message that has begun; whoever sends none is no worker
-_REFUSING = 10.0  # seconds in which a chief that cannot train tells those who come
+_SENDING_OFF = 10.0  # seconds in which a chief that will not train tells those who come
 
 
-def meet(cluster: Cluster, greeting: Greeting, timeout: float, notify: Notify) -> None:
-    """Return when all workers are there, all with the same `greeting`.
+def meet(cluster: Cluster, greeting: Greeting, timeout: float, notify: Notify) -> dict[str, Any] | None:
+    """Return when all workers are there, all with the same `greeting`: None, or what the chief has sent them off with.
 
     Args:
         cluster: the workers.
@@ -44,17 +44,26 @@ def meet(cluster: Cluster, greeting: Greeting, timeout: float, notify: Notify) -
             difference. All workers that have come get it.
         OSError: the chief's port is taken.
     """
-    if cluster.is_chief:
-        _lead(cluster, greeting, timeout, notify)
-    else:
-        _follow(cluster, greeting, timeout, notify)
+    if not cluster.is_chief:
+        return _follow(cluster, greeting, timeout, notify)
+    _lead(cluster, greeting, timeout, notify)
+    return None
 
 
 def refuse(cluster: Cluster, reason: str) -> None:
     """As a chief that cannot train: tell the workers who come why."""
+    _answer_who_comes(cluster, {"refusal": f"{cluster.name(0)} cannot train: {reason}"})
+
+
+def send_off(cluster: Cluster, result: Mapping[str, Any]) -> None:
+    """As a chief with nothing left to train: give the workers who come the `result`."""
+    _answer_who_comes(cluster, {"result": result})
+
+
+def _answer_who_comes(cluster: Cluster, answer: Mapping[str, Any]) -> None:
     with contextlib.suppress(OSError), _Door(cluster) as door:
-        door.wait(time.monotonic() + _REFUSING, lambda _notice: None)
-        door.answer(f"{cluster.name(0)} cannot train: {reason}")
+        door.wait(time.monotonic() + _SENDING_OFF, ignore)
+        door.answer(answer)
 
 
 def _lead(cluster: Cluster, greeting: Greeting, timeout: float, notify: Notify) -> None:
@@ -66,7 +75,7 @@ def _lead(cluster: Cluster, greeting: Greeting, timeout: float, notify: Notify) 
             refusal = f"{names} did not come within {timeout:g} s (--cluster-timeout)."
         for index, theirs in sorted(door.greetings.items()):
             refusal = refusal or _difference(cluster.name(index), theirs, json.loads(json.dumps(greeting)))
-        door.answer(refusal)
+        door.answer({"refusal": refusal})
     if refusal:
         raise LenetKerasError(refusal)
 
@@ -81,7 +90,7 @@ def _difference(name: str, theirs: Greeting, ours: Greeting) -> str | None:
     return None
 
 
-def _follow(cluster: Cluster, greeting: Greeting, timeout: float, notify: Notify) -> None:
+def _follow(cluster: Cluster, greeting: Greeting, timeout: float, notify: Notify) -> dict[str, Any] | None:
     begun, is_told, answer = time.monotonic(), False, None
     host, port = _host_and_port(cluster.addresses[0])
     hello = {"index": cluster.index, "greeting": greeting}
@@ -99,7 +108,7 @@ def _follow(cluster: Cluster, greeting: Greeting, timeout: float, notify: Notify
             with socket.create_connection((host, port), timeout=min(left, _PATIENCE)) as chief:
                 _send(chief, hello)
                 # The chief's own patience ends first, and its answer says who is missing.
-                chief.settimeout(left + _REFUSING)
+                chief.settimeout(left + _SENDING_OFF)
                 answer = _receive(chief)
                 cause = "the connection was closed"
         except (OSError, ValueError) as error:
@@ -108,6 +117,8 @@ def _follow(cluster: Cluster, greeting: Greeting, timeout: float, notify: Notify
             time.sleep(_PAUSE)
     if answer.get("refusal"):
         raise LenetKerasError(str(answer["refusal"]))
+    result: dict[str, Any] | None = answer.get("result")
+    return result
 
 
 class _Door:
@@ -154,11 +165,11 @@ class _Door:
             with contextlib.suppress(OSError):  # nobody came, or left at once
                 self._let_in(self._listener.accept()[0])
 
-    def answer(self, refusal: str | None) -> None:
-        """Answer all who wait: go on, or why not."""
+    def answer(self, message: Mapping[str, Any]) -> None:
+        """Answer all who wait."""
         for connection in self._waiting.values():
             with contextlib.suppress(OSError):
-                _send(connection, {"refusal": refusal})
+                _send(connection, message)
                 # They close first, so that TensorFlow finds the port free of connections that are being closed.
                 connection.recv(1)
 

@@ -17,7 +17,7 @@ from lenet_keras.config import TrainConfig
 from lenet_keras.data import Dataset, hold_out, load
 from lenet_keras.distribution.cluster import Cluster, find_cluster
 from lenet_keras.distribution.placement import Placement, cpu_devices_before, place
-from lenet_keras.distribution.rendezvous import meet, refuse
+from lenet_keras.distribution.rendezvous import meet, refuse, send_off
 from lenet_keras.errors import InvalidArgument, LenetKerasError
 from lenet_keras.models import build_lenet5
 from lenet_keras.notices import Notify, ignore
@@ -84,12 +84,15 @@ def train(
     cpu_devices = None
     if is_chief:
         next_step = _announced(cluster, lambda: _next_step(folder, config, resume, overwrite))
-        if next_step == "nothing" and cluster is None:
-            return _finished(folder, notify)
+        if next_step == "nothing":
+            finished = _finished(folder, notify)
+            if cluster is not None:
+                send_off(cluster, finished.metrics)
+            return finished
         if next_step == "resume":
             cpu_devices = cpu_devices_before(folder.read_record())
-    if cluster is not None:
-        meet(cluster, _greeting(config), cluster_timeout, notify)
+    if cluster is not None and (metrics := meet(cluster, _greeting(config), cluster_timeout, notify)) is not None:
+        return RunResult(folder.path, metrics)
     placement = place(config, cluster, cpu_devices)
     if config.xla and placement.replicas > 1 and "batch_norm" in config.reg:
         raise InvalidArgument("XLA cannot compile batch normalisation over several devices. Leave out --xla.")

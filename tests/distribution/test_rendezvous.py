@@ -11,7 +11,7 @@ import pytest
 from lenet_keras.distribution import rendezvous
 from lenet_keras.distribution.cluster import Cluster
 from lenet_keras.distribution.local_workers import _free_addresses
-from lenet_keras.distribution.rendezvous import meet, refuse
+from lenet_keras.distribution.rendezvous import meet, refuse, send_off
 from lenet_keras.errors import LenetKerasError
 
 GREETING = {"batch_size": 64, "tensorflow version": "2.21.0", "devices": None, "rate": 0.1}
@@ -204,3 +204,10 @@ def test_waiting_can_be_interrupted(workers):
     with pytest.raises(KeyboardInterrupt):
         meet(workers[0], GREETING, 30, ignore)
     assert time.monotonic() - begun < 10
+
+
+def test_a_chief_with_nothing_left_to_train_sends_those_off_who_come(workers, pool, monkeypatch):
+    monkeypatch.setattr(rendezvous, "_SENDING_OFF", 2)
+    sending = pool.submit(send_off, workers[0], {"epochs": 3})
+    assert meet(workers[2], GREETING, 20, ignore) == {"epochs": 3}
+    sending.result(20)  # it does not wait for the one who never comes
