@@ -12,6 +12,7 @@ import click
 
 from lenet_keras.config import PRECISIONS, STRATEGIES, TrainConfig
 from lenet_keras.data.catalogue import DATASETS
+from lenet_keras.distribution.cluster import DEFAULT_CLUSTER_TIMEOUT, find_cluster
 from lenet_keras.models.variants import ACTIVATIONS, POOLINGS, REGULARISATIONS, reg_name
 
 from . import options
@@ -67,7 +68,7 @@ _DEFAULT = TrainConfig()
 @click.option(
     "--cluster-timeout",
     type=click.FloatRange(1),
-    default=300.0,
+    default=DEFAULT_CLUSTER_TIMEOUT,
     metavar="SECONDS",
     help="Of several workers: how long to wait for all to come.",
 )
@@ -106,7 +107,6 @@ def command(
     after the training.
     """
     from lenet_keras import runtime
-    from lenet_keras.distribution.cluster import find_cluster
     from lenet_keras.distribution.local_workers import is_local_worker, run_local_workers
     from lenet_keras.run_folder import RunFolder, default_run_dir
 
@@ -114,6 +114,8 @@ def command(
         raise click.UsageError("--resume and --overwrite exclude each other.")
     _refuse_idle_options(reg)
     config = TrainConfig(reg=reg_name(reg), **settings)
+    if workers and config.strategy not in ("auto", "multi_worker"):
+        raise click.UsageError(f"--workers does not go with --strategy {config.strategy}, which is for one process.")
     if workers and not is_local_worker(workers):
         sys.exit(run_local_workers([sys.executable, "-m", __package__, *sys.argv[1:]], workers))
     cluster = find_cluster(config.strategy)

@@ -12,6 +12,8 @@ from typing import Any
 from lenet_keras.errors import InvalidArgument
 from lenet_keras.models.variants import shown
 
+DEFAULT_CLUSTER_TIMEOUT = 300.0  # seconds until all have come: machines start at different times
+
 # Of a job's tasks on one machine each takes the next port. Jobs that share a machine are kept apart by their numbers.
 # All lie below the ports that Linux hands out by itself.
 _SLURM_FIRST_PORT = 16384

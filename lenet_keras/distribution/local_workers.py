@@ -42,7 +42,7 @@ def run_local_workers(command: Sequence[str], count: int) -> int:
     Raises:
         KeyboardInterrupt: passed on, when the workers have ended.
     """
-    addresses = _free_addresses(count)
+    addresses = free_addresses(count)
     workers: list[subprocess.Popen[bytes]] = []
     try:
         for index in range(count):
@@ -79,7 +79,8 @@ def _wait_for_all(workers: Sequence[subprocess.Popen[bytes]], deadline: float) -
             worker.wait(max(0.0, deadline - time.monotonic()))
 
 
-def _free_addresses(count: int) -> tuple[str, ...]:
+def free_addresses(count: int) -> tuple[str, ...]:
+    """So many different addresses on 127.0.0.1 whose ports nobody has taken yet."""
     # All open at once, so that they differ.
     with contextlib.ExitStack() as stack:
         sockets = [stack.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(count)]

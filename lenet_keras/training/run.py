@@ -15,7 +15,7 @@ from lenet_keras.callbacks import EpochLog
 from lenet_keras.checkpoint import StateStore, capture, restore
 from lenet_keras.config import TrainConfig
 from lenet_keras.data import Dataset, hold_out, load
-from lenet_keras.distribution.cluster import Cluster, find_cluster
+from lenet_keras.distribution.cluster import DEFAULT_CLUSTER_TIMEOUT, Cluster, find_cluster
 from lenet_keras.distribution.placement import Placement, cpu_devices_before, place
 from lenet_keras.distribution.rendezvous import meet, refuse, send_off
 from lenet_keras.errors import InvalidArgument, LenetKerasError
@@ -27,8 +27,6 @@ from lenet_keras.training.epochs import Epochs
 from lenet_keras.training.plan import Plan, Step, agreed
 from lenet_keras.training.record import Record
 from lenet_keras.training.replicas import training_model
-
-DEFAULT_CLUSTER_TIMEOUT = 300.0  # seconds: machines start at different times, containers are fetched
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ import sys
 import threading
 
 from lenet_keras.distribution.cluster import tf_config
-from lenet_keras.distribution.local_workers import _free_addresses
+from lenet_keras.distribution.local_workers import free_addresses
 
 TRAIN = [sys.executable, "-m", "lenet_keras_cli", "train", "--dataset", "fashion_mnist_sample", "--no-export"]
 
@@ -49,7 +49,7 @@ class Worker:
 @contextlib.contextmanager
 def cluster(count, *options, folder, command=TRAIN):
     """Start `count` workers, each in a current folder of its own; what is left of them at the end is killed."""
-    addresses = _free_addresses(count)
+    addresses = free_addresses(count)
     workers = []
     try:
         for index in range(count):

@@ -9,6 +9,7 @@ import tensorflow as tf
 from lenet_keras import TrainConfig
 from lenet_keras.distribution import placement as module
 from lenet_keras.distribution.cluster import Cluster
+from lenet_keras.distribution.local_workers import free_addresses
 from lenet_keras.distribution.placement import cpu_devices_before, place
 from lenet_keras.errors import InvalidArgument, LenetKerasError
 
@@ -85,6 +86,17 @@ def test_devices_that_do_not_fit_are_a_wrong_request(two_cores, settings, messag
 def test_a_batch_that_the_workers_cannot_share_is_refused():
     with pytest.raises(InvalidArgument, match=r"3 devices.* 63 or 66"):
         place(TrainConfig(), Cluster(("a:1", "b:1", "c:1"), 0, "TF_CONFIG"))
+
+
+def test_workers_are_connected_before_anything_else_of_tensorflow_or_not_at_all():
+    tf.constant(0)
+    with pytest.raises(LenetKerasError, match="runs in this process already: a multi-worker training must be placed"):
+        place(TrainConfig(), Cluster(free_addresses(2), 1, "TF_CONFIG"))
+
+
+def test_a_worker_on_cpus_has_one():
+    with pytest.raises(InvalidArgument, match="a worker trains on CPU:0 or on GPUs"):
+        place(TrainConfig(devices="CPU:0,CPU:1"), Cluster(("a:1", "b:1"), 0, "TF_CONFIG"))
 
 
 def test_a_machine_without_a_tpu_says_so(monkeypatch):

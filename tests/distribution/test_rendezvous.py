@@ -10,7 +10,7 @@ import pytest
 
 from lenet_keras.distribution import rendezvous
 from lenet_keras.distribution.cluster import Cluster
-from lenet_keras.distribution.local_workers import _free_addresses
+from lenet_keras.distribution.local_workers import free_addresses
 from lenet_keras.distribution.rendezvous import meet, refuse, send_off
 from lenet_keras.errors import LenetKerasError
 
@@ -19,7 +19,7 @@ GREETING = {"batch_size": 64, "tensorflow version": "2.21.0", "devices": None, "
 
 @pytest.fixture
 def workers():
-    addresses = _free_addresses(3)
+    addresses = free_addresses(3)
     return [Cluster(addresses, index, "TF_CONFIG") for index in range(3)]
 
 

@@ -12,7 +12,7 @@ import pytest
 from lenet_keras import train
 from lenet_keras.checkpoint import StateStore
 from lenet_keras.distribution.cluster import tf_config
-from lenet_keras.distribution.local_workers import _free_addresses
+from lenet_keras.distribution.local_workers import free_addresses
 from lenet_keras.run_folder import RunFolder
 
 from ..distribution.processes import TRAIN, Worker, cluster
@@ -142,7 +142,7 @@ def test_a_worker_that_does_not_come_is_named_by_all_that_did(tmp_path):
 
 
 def test_a_worker_with_other_settings_is_named(tmp_path):
-    addresses = _free_addresses(2)
+    addresses = free_addresses(2)
     workers = [
         Worker([*TRAIN, "--seed", seed, "--run-dir", "run"], {"TF_CONFIG": tf_config(addresses, i)}, tmp_path / str(i))
         for i, seed in enumerate(["1", "2"])
@@ -195,3 +195,9 @@ def test_workers_and_a_cluster_of_another_size_contradict_each_other(tmp_path):
     code, _, last = Worker([*TRAIN, "--workers", "2"], environment, tmp_path).result()
     assert code == 2
     assert "2 workers were asked for, and TF_CONFIG names 3" in last
+
+
+def test_workers_go_with_no_strategy_of_one_process(tmp_path):
+    code, _, last = Worker([*TRAIN, "--workers", "2", "--strategy", "mirrored"], {}, tmp_path).result()
+    assert code == 2
+    assert "--workers does not go with --strategy mirrored" in last
