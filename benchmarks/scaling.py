@@ -38,9 +38,9 @@ def measure(peer: str, reg: str, batch_size: int) -> float | None:
     from lenet_keras.distribution.cluster import find_cluster
     from lenet_keras.distribution.placement import place
     from lenet_keras.distribution.rendezvous import meet
+    from lenet_keras.training.compiled import compile_model, compiled_model
     from lenet_keras.training.loop import TrainingLoop
     from lenet_keras.training.replicas import training_model
-    from lenet_keras.training.run import compile_model, compiled_model
 
     config = TrainConfig(reg=reg, batch_size=batch_size, **PEERS[peer])  # type: ignore[arg-type]
     cluster = find_cluster(config.strategy)

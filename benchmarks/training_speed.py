@@ -36,8 +36,8 @@ def measure(peer: str, reg: str) -> float:
     from lenet_keras.checkpoint import EpochProgress
     from lenet_keras.data import Split, load
     from lenet_keras.distribution.placement import place
+    from lenet_keras.training.compiled import compiled_model
     from lenet_keras.training.loop import TrainingLoop
-    from lenet_keras.training.run import compiled_model
 
     dataset = load("fashion_mnist")
     train = dataset.train

@@ -19,9 +19,9 @@ from lenet_keras.distribution.cluster import DEFAULT_CLUSTER_TIMEOUT, Cluster, f
 from lenet_keras.distribution.placement import Placement, cpu_devices_before, place
 from lenet_keras.distribution.rendezvous import meet, refuse, send_off
 from lenet_keras.errors import InvalidArgument, LenetKerasError
-from lenet_keras.models import build_lenet5
 from lenet_keras.notices import Notify, ignore
 from lenet_keras.run_folder import RunFolder
+from lenet_keras.training.compiled import compile_model, compiled_model
 from lenet_keras.training.conclusion import conclude
 from lenet_keras.training.epochs import Epochs
 from lenet_keras.training.plan import Plan, Step, agreed
@@ -120,7 +120,8 @@ def _announced(cluster: Cluster | None, question: Callable[[], Step]) -> Step:
 def _greeting(config: TrainConfig) -> dict[str, Any]:
     # In what workers must not differ. Each may name its own devices.
     settings = {name: value for name, value in config.to_json().items() if name not in ("strategy", "devices")}
-    return {**settings, **{f"{name} version": version for name, version in runtime.versions().items()}}
+    versions = runtime.versions()
+    return {**settings, **{f"{name} version": versions[name] for name in ("lenet-keras", "tensorflow", "keras")}}
 
 
 def _next_step(folder: RunFolder, config: TrainConfig, resume: bool | Literal["auto"], overwrite: bool) -> Step:
@@ -175,8 +176,12 @@ def _train(
         _open(folder, config, plan, dataset, placement)
         callbacks = [EpochLog(folder.path, histograms=config.histograms), *callbacks]
     epochs.run(record, callbacks)
-    restore(model.variables, capture(trained.variables))
+    restore(_variables(model), capture(_variables(trained)))
     return RunResult(folder.path, conclude(folder, config, dataset, (training, validation), epochs, model, workers))
+
+
+def _variables(model: keras.Model) -> list[keras.Variable]:
+    return [*model.variables, *model.optimizer.variables]
 
 
 def _open(folder: RunFolder, config: TrainConfig, plan: Plan, dataset: Dataset, placement: Placement) -> None:
@@ -205,32 +210,3 @@ def _check_resumable(folder: RunFolder, config: TrainConfig) -> None:
             f"{folder.path} was begun with other settings ({'; '.join(differences)}). "
             "Resume it with its own, or name another folder with --run-dir."
         )
-
-
-def compiled_model(config: TrainConfig, dataset: Dataset) -> keras.Model:
-    """The variant that `config` describes, compiled for `dataset`: plain Keras in float32."""
-    model = build_lenet5(
-        reg=config.reg,
-        num_classes=len(dataset.spec.class_names),
-        input_shape=dataset.train.images.shape[1:],
-        activation=config.activation,
-        pooling=config.pooling,
-        dropout_rate=config.dropout_rate,
-        weight_decay=config.weight_decay,
-        seed=config.seed,
-    )
-    compile_model(model, config)
-    return model
-
-
-def compile_model(model: keras.Model, config: TrainConfig) -> None:
-    """Give `model` the optimizer, built, and the loss that `config` describes; in the scope that made the model."""
-    optimizer = keras.optimizers.Adam(config.learning_rate)
-    if config.precision == "mixed_float16":
-        optimizer = keras.optimizers.LossScaleOptimizer(optimizer)
-    model.compile(
-        optimizer=optimizer,
-        loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
-        metrics=["accuracy"],
-    )
-    model.optimizer.build(model.trainable_variables)

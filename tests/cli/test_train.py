@@ -44,8 +44,8 @@ def test_training_ends_with_table_folder_export_and_next_commands(trained):
 def test_without_a_terminal_there_is_one_line_an_epoch_and_no_noise(trained):
     _, process = trained
     lines = process.stderr.splitlines()
-    assert lines[0].startswith("fashion_mnist_sample: sample shipped with lenet-keras")
-    assert lines[1].startswith("device: ")
+    assert lines[0].startswith("strategy: ")
+    assert lines[1].startswith("fashion_mnist_sample: sample shipped with lenet-keras")
     assert [line[:10] for line in lines[2:4]] == ["epoch 1/2:", "epoch 2/2:"]
     assert lines[4].startswith("exporting: ")
     assert len(lines) == 5

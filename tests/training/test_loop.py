@@ -10,9 +10,9 @@ from lenet_keras.checkpoint import EpochProgress
 from lenet_keras.data import Split, load
 from lenet_keras.data.order import epoch_order
 from lenet_keras.distribution.placement import place
+from lenet_keras.training.compiled import compiled_model
 from lenet_keras.training.loop import TrainingLoop
 from lenet_keras.training.predictor import BATCH_SIZE, Predictor
-from lenet_keras.training.run import compiled_model
 
 
 @pytest.fixture(scope="module")

@@ -11,9 +11,9 @@ from lenet_keras.data import Split, load
 from lenet_keras.distribution.placement import place
 from lenet_keras.errors import InvalidArgument
 from lenet_keras.run_folder import RunFolder
+from lenet_keras.training.compiled import compile_model
 from lenet_keras.training.loop import TrainingLoop
 from lenet_keras.training.replicas import training_model
-from lenet_keras.training.run import compile_model
 
 from .comparison import assert_same_run, config
 
@@ -201,3 +201,11 @@ def test_what_is_saved_is_plain_keras_in_float32(tmp_path):
     assert type(model.get_layer("c5_dropout")) is keras.layers.Dropout
     assert not model.get_layer("c1_norm").synchronized
     assert {layer.dtype_policy.name for layer in model.layers} == {"float32"}
+    assert int(model.optimizer.iterations) == 400 // 64  # it can be trained on with Keras alone
+
+
+def test_what_float16_trained_is_saved_as_float32_with_its_optimizer(tmp_path):
+    train(config(epochs=1, batch_size=200, precision="mixed_float16"), tmp_path / "run")
+    model = keras.models.load_model(tmp_path / "run" / "model.keras")
+    assert {layer.dtype_policy.name for layer in model.layers} == {"float32"}
+    assert int(np.array(model.optimizer.inner_optimizer.iterations)) == 2
