@@ -170,8 +170,6 @@ class _Door:
         for connection in self._waiting.values():
             with contextlib.suppress(OSError):
                 _send(connection, message)
-                # They close first, so that TensorFlow finds the port free of connections that are being closed.
-                connection.recv(1)
 
     def _let_in(self, connection: socket.socket) -> None:
         connection.settimeout(_PATIENCE)
