@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-KILLS = 8
+KILLS = 6
 
 
 @pytest.mark.parametrize("reg", ["none", "dropout", "batch_norm", "weight_decay"])

@@ -35,9 +35,7 @@ def whole(tmp_path_factory):
     return folder / "0" / "run"
 
 
-@pytest.mark.parametrize(
-    ("count", "reg", "tolerance"), [(2, "weight_decay", 1e-4), (3, "none", 1e-4), (2, "batch_norm", 1e-3)]
-)
+@pytest.mark.parametrize(("count", "reg", "tolerance"), [(3, "weight_decay", 1e-4), (2, "batch_norm", 1e-3)])
 def test_workers_train_as_one_process_does(tmp_path, count, reg, tolerance):
     """66 steps of 12 images, and evaluation of every image once."""
     settings = config(reg=reg, epochs=2, batch_size=12, learning_rate=1e-4, strategy="one_device")
@@ -56,8 +54,12 @@ def test_workers_train_as_one_process_does(tmp_path, count, reg, tolerance):
             np.testing.assert_allclose(ours[name], theirs[name], atol=1e-4, rtol=0, err_msg=name)
 
 
-def test_only_the_chief_writes_and_speaks(tmp_path):
-    """Its export is for the whole of them."""
+def test_only_the_chief_writes_and_speaks(tmp_path, monkeypatch):
+    """Its export is for the whole of them. Proxies are for the world outside."""
+    for name in ("http_proxy", "https_proxy", "grpc_proxy"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")
+    for name in ("no_proxy", "NO_PROXY", "no_grpc_proxy"):
+        monkeypatch.delenv(name, raising=False)
     options = ["--epochs", 1, "--run-dir", "run", "--json"]
     exporting = [word for word in TRAIN if word != "--no-export"]
     with cluster(2, *options, folder=tmp_path, command=exporting) as workers:
@@ -151,17 +153,6 @@ def test_a_worker_with_other_settings_is_named(tmp_path):
         code, _, last = worker.result()
         assert code == 1
         assert "was started with seed 2, the chief with 1" in last
-
-
-def test_proxies_are_for_the_world_outside(tmp_path):
-    environment = dict.fromkeys(("http_proxy", "https_proxy", "grpc_proxy"), "http://127.0.0.1:9")
-    with pytest.MonkeyPatch.context() as patch:
-        for name, value in environment.items():
-            patch.setenv(name, value)
-        for name in ("no_proxy", "NO_PROXY", "no_grpc_proxy"):
-            patch.delenv(name, raising=False)
-        with cluster(2, "--epochs", 1, "--run-dir", "run", folder=tmp_path) as workers:
-            assert [worker.result()[0] for worker in workers] == [0, 0]
 
 
 def test_workers_of_one_command(tmp_path):
