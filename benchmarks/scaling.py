@@ -13,9 +13,10 @@ import argparse
 import json
 import os
 import statistics
-import subprocess
 import sys
 from pathlib import Path
+
+from peers import in_turn, loop_speed, machine, shown
 
 IMAGES = 38_400  # of an epoch; the second one is measured
 BATCH_SIZES = (64, 256, 1024)
@@ -33,32 +34,8 @@ def measure(peer: str, reg: str, batch_size: int) -> float | None:
     runtime.load_tensorflow()
 
     from lenet_keras import TrainConfig
-    from lenet_keras.checkpoint import EpochProgress
-    from lenet_keras.data import Split, load
-    from lenet_keras.distribution.cluster import find_cluster
-    from lenet_keras.distribution.placement import place
-    from lenet_keras.distribution.rendezvous import meet
-    from lenet_keras.training.compiled import compile_model, compiled_model
-    from lenet_keras.training.loop import TrainingLoop
-    from lenet_keras.training.replicas import training_model
 
-    config = TrainConfig(reg=reg, batch_size=batch_size, **PEERS[peer])  # type: ignore[arg-type]
-    cluster = find_cluster(config.strategy)
-    if cluster is not None:
-        meet(cluster, {}, 60, print)
-    placement = place(config, cluster)
-    dataset = load("fashion_mnist")
-    plain = compiled_model(config, dataset)
-    with placement.strategy.scope():
-        model = training_model(plain, placement.replicas)
-        compile_model(model, config)
-    images, labels = dataset.train.images[:IMAGES], dataset.train.labels[:IMAGES]
-    loop = TrainingLoop(model, Split(images, labels), batch_size, placement.strategy)
-    for epoch in (0, 1):
-        order, progress = loop.order(0, epoch), EpochProgress()
-        while progress.step < loop.steps:
-            progress = loop.advance(order, progress, loop.steps)
-    return loop.steps * batch_size / progress.seconds if placement.workers.is_chief else None
+    return loop_speed(TrainConfig(reg=reg, batch_size=batch_size, **PEERS[peer]), IMAGES)  # type: ignore[arg-type]
 
 
 def main() -> None:
@@ -79,24 +56,15 @@ def main() -> None:
             print(json.dumps(speed))
         return
 
-    from lenet_keras import runtime
-
-    versions = runtime.versions()
-    print(f"{runtime.processor()}; TensorFlow {versions['tensorflow']}, Keras {versions['keras']}")
+    print(machine())
     print(f"LeNet-5, {arguments.reg}, {arguments.rounds} rounds of {IMAGES:,} images")
     for batch_size in BATCH_SIZES:
-        figures: dict[str, list[float]] = {peer: [] for peer in PEERS}
-        for _ in range(arguments.rounds):
-            for peer in PEERS:
-                command = [sys.executable, __file__, "--reg", arguments.reg]
-                command += ["--batch-size", str(batch_size), "--measure", peer]
-                answer = subprocess.run(command, capture_output=True, text=True, check=True)
-                figures[peer].append(json.loads(answer.stdout.splitlines()[-1]))
+        options = ["--reg", arguments.reg, "--batch-size", str(batch_size)]
+        figures = in_turn({peer: [__file__, *options, "--measure", peer] for peer in PEERS}, arguments.rounds)
         one = statistics.median(figures["one device"])
         for peer, values in figures.items():
-            median = statistics.median(values)
-            figure = f"{median:8,.0f} images/s ({min(values):,.0f} to {max(values):,.0f})"
-            print(f"batch {batch_size:4}  {peer:15} {figure}; {median / one:.2f} of one device")
+            times = statistics.median(values) / one
+            print(f"batch {batch_size:4}  {peer:15} {shown(values)}; {times:.2f} of one device")
 
 
 if __name__ == "__main__":

@@ -11,12 +11,12 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import statistics
-import subprocess
 import sys
 import time
 from pathlib import Path
+
+from peers import in_turn, loop_speed, machine, shown
 
 WARM_UP_STEPS = 50
 MEASURED_STEPS = 600
@@ -33,24 +33,16 @@ def measure(peer: str, reg: str) -> float:
     import numpy as np
 
     from lenet_keras import TrainConfig
-    from lenet_keras.checkpoint import EpochProgress
-    from lenet_keras.data import Split, load
-    from lenet_keras.distribution.placement import place
+    from lenet_keras.data import load
     from lenet_keras.training.compiled import compiled_model
-    from lenet_keras.training.loop import TrainingLoop
 
-    dataset = load("fashion_mnist")
-    train = dataset.train
-    strategy = place(TrainConfig(strategy="one_device")).strategy
-    model = compiled_model(TrainConfig(reg=reg), dataset)
+    config = TrainConfig(reg=reg, batch_size=BATCH_SIZE, strategy="one_device")
     if peer == "loop":
-        size = MEASURED_STEPS * BATCH_SIZE
-        loop = TrainingLoop(model, Split(train.images[:size], train.labels[:size]), BATCH_SIZE, strategy)
-        for epoch in (0, 1):  # the second is measured
-            order, progress = loop.order(0, epoch), EpochProgress()
-            while progress.step < loop.steps:
-                progress = loop.advance(order, progress, loop.steps)
-        return size / progress.seconds
+        speed = loop_speed(config, MEASURED_STEPS * BATCH_SIZE)
+        assert speed is not None  # it trains alone
+        return speed
+    dataset = load(config.dataset)
+    train, model = dataset.train, compiled_model(config, dataset)
     images = train.images.astype(np.float32)
     for steps in (WARM_UP_STEPS, MEASURED_STEPS):
         begun = time.perf_counter()
@@ -71,23 +63,14 @@ def main() -> None:
         print(json.dumps(measure(arguments.measure, arguments.reg)))
         return
 
-    from lenet_keras import runtime
-
-    figures: dict[str, list[float]] = {peer: [] for peer in PEERS}
-    for _ in range(arguments.rounds):
-        for peer in PEERS:
-            command = [sys.executable, __file__, "--reg", arguments.reg, "--measure", peer]
-            environment = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"}
-            answer = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
-            figures[peer].append(json.loads(answer.stdout.splitlines()[-1]))
-    versions = runtime.versions()
-    print(f"{runtime.processor()}; TensorFlow {versions['tensorflow']}, Keras {versions['keras']}")
+    commands = {peer: [__file__, "--reg", arguments.reg, "--measure", peer] for peer in PEERS}
+    figures = in_turn(commands, arguments.rounds)
+    print(machine())
     print(f"LeNet-5, {arguments.reg}, batch {BATCH_SIZE}, {arguments.rounds} rounds of {MEASURED_STEPS} steps")
     loop = statistics.median(figures["loop"])
     for peer, values in figures.items():
-        median = statistics.median(values)
-        spread = f"{min(values):,.0f} to {max(values):,.0f}"
-        print(f"{peer:18} {median:8,.0f} images/s ({spread}); the loop is {loop / median:.2f} times as fast")
+        times = loop / statistics.median(values)
+        print(f"{peer:18} {shown(values)}; the loop is {times:.2f} times as fast")
 
 
 if __name__ == "__main__":

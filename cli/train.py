@@ -12,8 +12,9 @@ import click
 
 from lenet_keras.config import PRECISIONS, STRATEGIES, TrainConfig
 from lenet_keras.data.catalogue import DATASETS
-from lenet_keras.distribution.cluster import DEFAULT_CLUSTER_TIMEOUT, find_cluster
+from lenet_keras.distribution.cluster import DEFAULT_CLUSTER_TIMEOUT, cluster_source, find_cluster
 from lenet_keras.models.variants import ACTIVATIONS, POOLINGS, REGULARISATIONS, reg_name
+from lenet_keras.notices import ignore
 
 from . import options
 from .interruption import interruption
@@ -118,12 +119,12 @@ def command(
         raise click.UsageError(f"--workers does not go with --strategy {config.strategy}, which is for one process.")
     if workers and not is_local_worker(workers):
         sys.exit(run_local_workers([sys.executable, "-m", __package__, *sys.argv[1:]], workers))
-    cluster = find_cluster(config.strategy)
-    is_chief = cluster is None or cluster.is_chief
     folder = RunFolder(run_dir or default_run_dir(config))
-    if not resume and cluster is None:
+    if not resume and cluster_source(config.strategy) is None:
         folder.check_vacant(overwrite)
     runtime.load_tensorflow(verbose)
+    cluster = find_cluster(config.strategy)  # of Slurm TensorFlow reads it
+    is_chief = cluster is None or cluster.is_chief
     try:
         _train(config, folder, data_dir, resume, overwrite, cluster_timeout, is_chief)
         if is_chief and not no_export:
@@ -183,7 +184,7 @@ def _train(
             overwrite=overwrite,
             callbacks=[progress, between_calls],
             cluster_timeout=cluster_timeout,
-            notify=options.notify if is_chief else lambda _notice: None,
+            notify=options.notify if is_chief else ignore,
         )
 
 

@@ -41,9 +41,26 @@ class Cluster:
         """Whether this process writes the run folder."""
         return self.index == 0
 
+    def host_and_port(self, index: int) -> tuple[str, int]:
+        """Where a worker is reached."""
+        host, _, port = self.addresses[index].rpartition(":")
+        return host.strip("[]"), int(port)
+
     def name(self, index: int) -> str:
         """A worker for people: "worker 2 (host:port)"."""
         return f"worker {index} ({self.addresses[index]})"
+
+
+def cluster_source(strategy: str) -> str | None:
+    """What names the cluster of this process: "TF_CONFIG" or "Slurm". None if nothing does, or if `strategy` is for a
+    single process. Loads no TensorFlow.
+    """
+    if strategy not in ("auto", "multi_worker"):
+        return None
+    if os.environ.get("TF_CONFIG"):
+        return "TF_CONFIG"
+    is_step = os.environ.get("SLURM_STEP_NUM_TASKS", "1") != "1" and "SLURM_PROCID" in os.environ
+    return "Slurm" if is_step else None
 
 
 def find_cluster(strategy: str) -> Cluster | None:
@@ -52,12 +69,11 @@ def find_cluster(strategy: str) -> Cluster | None:
     Raises:
         InvalidArgument: TF_CONFIG cannot be used, or `strategy` is "multi_worker" and nothing names the workers.
     """
-    if strategy not in ("auto", "multi_worker"):
-        return None
+    source = cluster_source(strategy)
     cluster = None
-    if os.environ.get("TF_CONFIG"):
+    if source == "TF_CONFIG":
         cluster = from_tf_config(os.environ["TF_CONFIG"])
-    elif os.environ.get("SLURM_STEP_NUM_TASKS", "1") != "1" and "SLURM_PROCID" in os.environ:
+    elif source == "Slurm":
         cluster = from_slurm()
     if strategy == "multi_worker" and cluster is None:
         raise InvalidArgument(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 
 from lenet_keras.errors import InvalidArgument
@@ -31,11 +30,6 @@ def parse_devices(text: str) -> tuple[str, ...]:
     if len({device[:3] for device in devices}) > 1:
         raise InvalidArgument(f"devices must be all CPUs or all GPUs. Received: {shown(text)}")
     return tuple(devices)
-
-
-def cores() -> int:
-    """The processor cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def cpu_devices_for(batch_size: int, most: int) -> int:

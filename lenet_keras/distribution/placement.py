@@ -16,9 +16,10 @@ import tensorflow as tf
 
 from lenet_keras.config import TrainConfig
 from lenet_keras.distribution.cluster import Cluster
-from lenet_keras.distribution.devices import check_divisible, cores, cpu_devices_for, parse_devices
+from lenet_keras.distribution.devices import check_divisible, cpu_devices_for, parse_devices
 from lenet_keras.distribution.workers import Workers
 from lenet_keras.errors import InvalidArgument, LenetKerasError, first_line
+from lenet_keras.runtime import cores
 
 # TensorFlow connects workers that have met in less than a second. Should one be killed just then, it would wait for an
 # hour, and let no Python run; this ends the process.
@@ -124,8 +125,8 @@ def _cpu_devices(config: TrainConfig, before: int | None) -> tuple[tuple[str, ..
         count, reason = before, "as the run began"
     if config.strategy == "mirrored":
         count = max(2, count)
-    elif _start_cpu_devices(count) < count:
-        count, reason = cpu_devices_for(config.batch_size, _start_cpu_devices(count)), "as TensorFlow runs already"
+    elif (started := _start_cpu_devices(count)) < count:
+        count, reason = cpu_devices_for(config.batch_size, started), "as TensorFlow runs already"
     return tuple(f"CPU:{i}" for i in range(count)), reason
 
 
@@ -163,7 +164,8 @@ def _multi_worker(config: TrainConfig, cluster: Cluster, devices: tuple[str, ...
     elif physical:
         tf.config.set_visible_devices([], "GPU")
     # A proxy for the outside world does not know the workers.
-    os.environ.update(no_grpc_proxy=",".join(address.rpartition(":")[0] for address in cluster.addresses))
+    hosts = [cluster.host_and_port(index)[0] for index in range(len(cluster.addresses))]
+    os.environ.update(no_grpc_proxy=",".join(hosts))
     resolver = tf.distribute.cluster_resolver.SimpleClusterResolver(
         tf.train.ClusterSpec({"worker": list(cluster.addresses)}),
         task_type="worker",

@@ -13,7 +13,7 @@ import json
 import select
 import socket
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from lenet_keras.distribution.cluster import Cluster
@@ -68,16 +68,19 @@ def _answer_who_comes(cluster: Cluster, answer: Mapping[str, Any]) -> None:
 
 def _lead(cluster: Cluster, greeting: Greeting, timeout: float, notify: Notify) -> None:
     with _Door(cluster) as door:
-        door.wait(time.monotonic() + timeout, notify)
+        missing = door.wait(time.monotonic() + timeout, notify)
         refusal = None
-        if door.missing:
-            names = ", ".join(cluster.name(index) for index in door.missing)
-            refusal = f"{names} did not come within {timeout:g} s (--cluster-timeout)."
+        if missing:
+            refusal = f"{_names(cluster, missing)} did not come within {timeout:g} s (--cluster-timeout)."
         for index, theirs in sorted(door.greetings.items()):
             refusal = refusal or _difference(cluster.name(index), theirs, json.loads(json.dumps(greeting)))
         door.answer({"refusal": refusal})
     if refusal:
         raise LenetKerasError(refusal)
+
+
+def _names(cluster: Cluster, indices: Sequence[int]) -> str:
+    return ", ".join(cluster.name(index) for index in indices)
 
 
 def _difference(name: str, theirs: Greeting, ours: Greeting) -> str | None:
@@ -92,7 +95,6 @@ def _difference(name: str, theirs: Greeting, ours: Greeting) -> str | None:
 
 def _follow(cluster: Cluster, greeting: Greeting, timeout: float, notify: Notify) -> dict[str, Any] | None:
     begun, is_told, answer = time.monotonic(), False, None
-    host, port = _host_and_port(cluster.addresses[0])
     hello = {"index": cluster.index, "greeting": greeting}
     cause: object = "no answer"
     while answer is None:
@@ -105,7 +107,7 @@ def _follow(cluster: Cluster, greeting: Greeting, timeout: float, notify: Notify
             notify(f"{cluster.name(cluster.index)} waits for {cluster.name(0)}, the chief: {cause}")
             is_told = True
         try:
-            with socket.create_connection((host, port), timeout=min(left, _PATIENCE)) as chief:
+            with socket.create_connection(cluster.host_and_port(0), timeout=min(left, _PATIENCE)) as chief:
                 _send(chief, hello)
                 # The chief's own patience ends first, and its answer says who is missing.
                 chief.settimeout(left + _SENDING_OFF)
@@ -128,7 +130,7 @@ class _Door:
         self._cluster = cluster
         self._waiting: dict[int, socket.socket] = {}
         self.greetings: dict[int, Greeting] = {}
-        port = _host_and_port(cluster.addresses[0])[1]
+        port = cluster.host_and_port(0)[1]
         try:
             if socket.has_dualstack_ipv6():
                 self._listener = socket.create_server(("", port), family=socket.AF_INET6, dualstack_ipv6=True)
@@ -145,25 +147,25 @@ class _Door:
             connection.close()
         self._listener.close()
 
-    @property
-    def missing(self) -> list[int]:
-        """Who has not come, or has gone again."""
+    def wait(self, deadline: float, notify: Notify) -> list[int]:
+        """Let workers in until all are here or `deadline`, on the monotonic clock, has passed; return the missing."""
+        tell_at = time.monotonic() + _NOTICE_AFTER
+        while (missing := self._missing()) and (now := time.monotonic()) < deadline:
+            if now > tell_at:
+                notify(f"waiting for {_names(self._cluster, missing)}")
+                tell_at = deadline
+            self._listener.settimeout(min(_PAUSE, deadline - now))
+            with contextlib.suppress(OSError):  # nobody came, or left at once
+                self._let_in(self._listener.accept()[0])
+        return missing
+
+    def _missing(self) -> list[int]:
+        # Who went again is forgotten.
         for index, connection in list(self._waiting.items()):
             # Nobody sends a second message: what can be read is the end.
             if select.select([connection], [], [], 0)[0]:
                 self._forget(index)
         return [index for index in range(1, len(self._cluster.addresses)) if index not in self._waiting]
-
-    def wait(self, deadline: float, notify: Notify) -> None:
-        """Let workers in until all are here or `deadline`, on the monotonic clock, has passed."""
-        tell_at = time.monotonic() + _NOTICE_AFTER
-        while (missing := self.missing) and (now := time.monotonic()) < deadline:
-            if now > tell_at:
-                notify(f"waiting for {', '.join(self._cluster.name(index) for index in missing)}")
-                tell_at = deadline
-            self._listener.settimeout(min(_PAUSE, deadline - now))
-            with contextlib.suppress(OSError):  # nobody came, or left at once
-                self._let_in(self._listener.accept()[0])
 
     def answer(self, message: Mapping[str, Any]) -> None:
         """Answer all who wait."""
@@ -188,11 +190,6 @@ class _Door:
         if index in self._waiting:
             self._waiting.pop(index).close()
             self.greetings.pop(index)
-
-
-def _host_and_port(address: str) -> tuple[str, int]:
-    host, _, port = address.rpartition(":")
-    return host.strip("[]"), int(port)
 
 
 def _send(connection: socket.socket, message: Mapping[str, Any]) -> None:

@@ -6,7 +6,9 @@ import keras
 
 from lenet_keras.config import TrainConfig
 from lenet_keras.data import Dataset
+from lenet_keras.distribution.placement import Placement
 from lenet_keras.models import build_lenet5
+from lenet_keras.training.replicas import training_model
 
 
 def compiled_model(config: TrainConfig, dataset: Dataset) -> keras.Model:
@@ -23,6 +25,14 @@ def compiled_model(config: TrainConfig, dataset: Dataset) -> keras.Model:
     )
     compile_model(model, config)
     return model
+
+
+def trained_copy(model: keras.Model, config: TrainConfig, placement: Placement) -> keras.Model:
+    """A copy of `model` that `placement`'s devices can train, compiled; see `training_model`."""
+    with placement.strategy.scope():
+        copy = training_model(model, placement.replicas, config.precision)
+        compile_model(copy, config)
+    return copy
 
 
 def compile_model(model: keras.Model, config: TrainConfig) -> None:

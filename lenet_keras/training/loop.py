@@ -125,12 +125,12 @@ class TrainingLoop:
         return gradients, tf.stack([tf.reduce_sum(losses), tf.reduce_sum(correct)])
 
     def _on_each_device(self, values: npt.NDArray[Any]) -> Any:
-        # Of a copy on another device every step would fetch its images from there.
-        extended = self._strategy.extended
-        devices = extended.worker_devices
+        # Of a copy on another device every step would fetch its images from there. CPU devices share one.
+        devices = self._strategy.extended.worker_devices
+        whole = tf.constant(values)
 
         def copy(replica: tf.distribute.experimental.ValueContext) -> tf.Tensor:
             with tf.device(devices[replica.replica_id_in_sync_group % len(devices)]):
-                return tf.constant(values)
+                return tf.identity(whole)
 
         return self._strategy.experimental_distribute_values_from_function(copy)

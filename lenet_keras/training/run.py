@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,18 +15,17 @@ from lenet_keras.callbacks import EpochLog
 from lenet_keras.checkpoint import StateStore, capture, restore
 from lenet_keras.config import TrainConfig
 from lenet_keras.data import Dataset, hold_out, load
-from lenet_keras.distribution.cluster import DEFAULT_CLUSTER_TIMEOUT, Cluster, find_cluster
+from lenet_keras.distribution.cluster import DEFAULT_CLUSTER_TIMEOUT, find_cluster
 from lenet_keras.distribution.placement import Placement, cpu_devices_before, place
 from lenet_keras.distribution.rendezvous import meet, refuse, send_off
 from lenet_keras.errors import InvalidArgument, LenetKerasError
 from lenet_keras.notices import Notify, ignore
 from lenet_keras.run_folder import RunFolder
-from lenet_keras.training.compiled import compile_model, compiled_model
+from lenet_keras.training.compiled import compiled_model, trained_copy
 from lenet_keras.training.conclusion import conclude
 from lenet_keras.training.epochs import Epochs
 from lenet_keras.training.plan import Plan, Step, agreed
 from lenet_keras.training.record import Record
-from lenet_keras.training.replicas import training_model
 
 
 @dataclass(frozen=True)
@@ -81,7 +80,12 @@ def train(
     is_chief = cluster is None or cluster.is_chief
     cpu_devices = None
     if is_chief:
-        next_step = _announced(cluster, lambda: _next_step(folder, config, resume, overwrite))
+        try:
+            next_step = _next_step(folder, config, resume, overwrite)
+        except LenetKerasError as error:
+            if cluster is not None:
+                refuse(cluster, str(error))
+            raise
         if next_step == "nothing":
             finished = _finished(folder, notify)
             if cluster is not None:
@@ -106,15 +110,6 @@ def train(
                 return RunResult(folder.path, plan.metrics)
             record = Record(folder, states, is_chief)
             return _train(record, config, plan, dataset, placement, callbacks, notify)
-
-
-def _announced(cluster: Cluster | None, question: Callable[[], Step]) -> Step:
-    try:
-        return question()
-    except LenetKerasError as error:
-        if cluster is not None:
-            refuse(cluster, str(error))
-        raise
 
 
 def _greeting(config: TrainConfig) -> dict[str, Any]:
@@ -162,9 +157,7 @@ def _train(
 ) -> RunResult:
     folder, workers = record.folder, placement.workers
     model = compiled_model(config, dataset)
-    with placement.strategy.scope():
-        trained = training_model(model, placement.replicas, config.precision)
-        compile_model(trained, config)
+    trained = trained_copy(model, config, placement)
     training, validation = hold_out(dataset.train, config.held_out, config.seed)
     epochs = Epochs(trained, training, validation, config, placement)
     if plan.state is not None:

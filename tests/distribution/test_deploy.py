@@ -54,6 +54,7 @@ def test_the_slurm_script_trains_one_run_with_all_tasks_and_again_goes_on(tmp_pa
         )
         assert done.returncode == 0, done.stderr
         assert json.loads(done.stdout)["epochs"] == int(epochs)
+        assert done.stderr.startswith("strategy: multi_worker, ")  # TensorFlow was started as always, and is silent
     placement = RunFolder(tmp_path / "runs/fashion_mnist_sample/none/0").read_record()["placement"]
     assert (placement["strategy"], placement["workers"], placement["reason"]) == ("multi_worker", 2, "by Slurm")
 

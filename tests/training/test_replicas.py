@@ -11,7 +11,7 @@ from lenet_keras.data import Split, load
 from lenet_keras.distribution.placement import place
 from lenet_keras.errors import InvalidArgument
 from lenet_keras.run_folder import RunFolder
-from lenet_keras.training.compiled import compile_model
+from lenet_keras.training.compiled import compile_model, trained_copy
 from lenet_keras.training.loop import TrainingLoop
 from lenet_keras.training.replicas import training_model
 
@@ -145,9 +145,7 @@ def test_float16_scales_the_loss_and_passes_over_a_step_that_overflowed(dataset)
 
     settings = config(precision="mixed_float16", devices=DEVICES[2], batch_size=BATCH)
     placement = place(settings)
-    with placement.strategy.scope():
-        model = training_model(build_lenet5(seed=3), 2, "mixed_float16")
-        compile_model(model, settings)
+    model = trained_copy(build_lenet5(seed=3), settings, placement)
     model.optimizer.dynamic_scale.assign(2.0**127)
     before = capture(model.variables)
     loop = TrainingLoop(model, dataset.train, BATCH, placement.strategy)
