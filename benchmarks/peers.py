@@ -1,4 +1,4 @@
-"""What the benchmarks of training share: one measurement of the loop, peers that take turns, how figures are shown."""
+"""What the training benchmarks share: measuring the loop, peers that take turns, describing figures."""
 
 from __future__ import annotations
 
@@ -15,22 +15,25 @@ if TYPE_CHECKING:
 
 
 def loop_speed(config: TrainConfig, images: int) -> float | None:
-    """Images per second of the loop in the second of two epochs; None in a worker that is not the chief."""
+    """Return images per second of the loop in the second of two epochs; None in a worker that is not the chief."""
     from lenet_keras.checkpoint import EpochProgress
-    from lenet_keras.data import Split, load
+    from lenet_keras.data.arrays import Split
+    from lenet_keras.data.load import load
     from lenet_keras.distribution.cluster import find_cluster
-    from lenet_keras.distribution.placement import place
-    from lenet_keras.distribution.rendezvous import meet
-    from lenet_keras.training.compiled import compiled_model, trained_copy
+    from lenet_keras.distribution.join import join, lead
+    from lenet_keras.distribution.strategy import place
     from lenet_keras.training.loop import TrainingLoop
+    from lenet_keras.training.replicas import training_model
 
     cluster = find_cluster(config.strategy)
-    if cluster is not None:
-        meet(cluster, {}, 60, print)
+    if cluster is not None and cluster.is_chief:
+        lead(cluster, {}, b"", 60)
+    elif cluster is not None:
+        join(cluster, {}, 60)
     placement = place(config, cluster)
-    dataset = load(config.dataset)
-    model = trained_copy(compiled_model(config, dataset), config, placement)
-    split = Split(dataset.train.images[:images], dataset.train.labels[:images])
+    train = load(config.dataset).train
+    model = training_model(config, placement)
+    split = Split(train.images[:images], train.labels[:images])
     loop = TrainingLoop(model, split, config.batch_size, placement.strategy)
     for epoch in (0, 1):
         order, progress = loop.order(0, epoch), EpochProgress()
@@ -40,7 +43,7 @@ def loop_speed(config: TrainConfig, images: int) -> float | None:
 
 
 def in_turn(commands: Mapping[str, Sequence[str]], rounds: int) -> dict[str, list[float]]:
-    """The figure that each peer's Python program prints last, so many times; each run is a process of its own."""
+    """Run each peer's Python program in turn, `rounds` times; return the figures that it prints last."""
     figures: dict[str, list[float]] = {peer: [] for peer in commands}
     environment = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"}
     for _ in range(rounds):
@@ -52,13 +55,13 @@ def in_turn(commands: Mapping[str, Sequence[str]], rounds: int) -> dict[str, lis
     return figures
 
 
-def shown(figures: Sequence[float]) -> str:
-    """Median and spread in images per second."""
+def describe(figures: Sequence[float]) -> str:
+    """Return median and spread in images per second."""
     return f"{statistics.median(figures):8,.0f} images/s ({min(figures):,.0f} to {max(figures):,.0f})"
 
 
 def machine() -> str:
-    """Processor and versions, one line."""
+    """Return processor and versions in one line."""
     from lenet_keras import runtime
 
     versions = runtime.versions()

@@ -1,10 +1,10 @@
-"""Images per second of one training on one device, on two CPU devices of a process, and by two processes.
+"""Images per second of training on one device, on two CPU devices in one process, and in two processes.
 
     python benchmarks/scaling.py [--reg none] [--rounds 3]
 
-Each measurement is a process of its own, or two that are workers of each other over loopback; they take turns, so that
-a machine whose speed drifts slows all of them. Printed are medians and the ratio to one device with one thread, for
-each batch size: the speed-up that a second core, or a second worker, brings.
+Each measurement is a process of its own, or two workers that communicate over loopback. The peers take turns, so that a
+machine whose speed drifts slows all of them. It prints medians and ratios to one device with one thread, for each batch
+size: the speed-up of a second core or a second worker.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import statistics
 import sys
 from pathlib import Path
 
-from peers import in_turn, loop_speed, machine, shown
+from peers import describe, in_turn, loop_speed, machine
 
 IMAGES = 38_400  # of an epoch; the second one is measured
 BATCH_SIZES = (64, 256, 1024)
@@ -28,7 +28,7 @@ PEERS = {
 
 
 def measure(peer: str, reg: str, batch_size: int) -> float | None:
-    """Images per second of one peer, in this process; None in a worker that is not the chief."""
+    """Return images per second of one peer, in this process; None in a worker that is not the chief."""
     from lenet_keras import runtime
 
     runtime.load_tensorflow()
@@ -47,7 +47,7 @@ def main() -> None:
     parser.add_argument("--batch-size", type=int, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.measure:
-        from lenet_keras.distribution.local_workers import run_local_workers
+        from lenet_keras.distribution.cluster import run_local_workers
 
         if arguments.measure == "two workers" and "TF_CONFIG" not in os.environ:
             sys.exit(run_local_workers([sys.executable, *sys.argv], 2))
@@ -64,7 +64,7 @@ def main() -> None:
         one = statistics.median(figures["one device"])
         for peer, values in figures.items():
             times = statistics.median(values) / one
-            print(f"batch {batch_size:4}  {peer:15} {shown(values)}; {times:.2f} of one device")
+            print(f"batch {batch_size:4}  {peer:15} {describe(values)}; {times:.2f} of one device")
 
 
 if __name__ == "__main__":

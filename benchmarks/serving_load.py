@@ -1,12 +1,12 @@
-"""Latency and throughput of a served model, beside a bare loop over the same SavedModel.
+"""Latency and throughput of a served model, compared with a bare loop over the same SavedModel.
 
     python benchmarks/serving_load.py exported_models/lenet5_none --output docs/serving_load.json
 
-Starts `lenet-keras serve`'s embedded server in a process of its own (or asks the one at --rest and --grpc) and sends
-requests from several threads of this process for some seconds each: numbers as JSON, PNG files in JSON, and gRPC, with
-1, 16 and 64 images a request. The peer is a third process that calls the signature `uint8` in a loop with nothing
-around it. Server and client share the machine's cores, as a bare loop does not: ratios above one half on two cores mean
-that the server itself costs little. Prints a table; --output keeps the figures.
+Starts `lenet-keras serve`'s embedded server in a process of its own (or uses the one at --rest and --grpc) and sends it
+requests from several threads of this process, for some seconds each: numbers in JSON, PNG files in JSON, and gRPC, with
+1, 16 and 64 images per request. The peer is a third process that calls the signature `uint8` in a loop with nothing
+around it. Server and clients share the machine's cores, which a bare loop has to itself: ratios above one half on two
+cores mean that the server itself costs little. Prints a table; --output saves the figures.
 """
 
 from __future__ import annotations
@@ -29,9 +29,10 @@ from pathlib import Path
 import numpy as np
 
 from lenet_keras import runtime
-from lenet_keras.data import load
-from lenet_keras.export.layout import version_folders
-from lenet_keras.pictures import encode_png
+from lenet_keras.data.load import load
+from lenet_keras.inference.images import encode_png
+from lenet_keras.serving.config import version_folders
+from lenet_keras.serving.endpoint import ENCODED, IMAGE_BYTES, ModelSpec
 
 BATCHES = (1, 16, 64)
 
@@ -40,30 +41,30 @@ import sys, time
 from lenet_keras import runtime
 runtime.load_tensorflow()
 import tensorflow as tf
-from lenet_keras.data import load
+from lenet_keras.data.load import load
 model = tf.saved_model.load(sys.argv[1])
 classify = model.signatures["uint8"]
 for batch in map(int, sys.argv[3:]):
     images = tf.constant(load("fashion_mnist_sample").test.images[:batch])
     for _ in range(20):
         classify(images=images)
-    calls, begun = 0, time.perf_counter()
-    while time.perf_counter() - begun < float(sys.argv[2]):
+    calls, start = 0, time.perf_counter()
+    while time.perf_counter() - start < float(sys.argv[2]):
         {name: tensor.numpy() for name, tensor in classify(images=images).items()}
         calls += 1
-    print(batch * calls / (time.perf_counter() - begun), flush=True)
+    print(batch * calls / (time.perf_counter() - start), flush=True)
 """
 
-# Sends one request again and again; a closure over its own connection.
+# Sends one request over its own connection, as often as it is called.
 Send = Callable[[], None]
 
 
 def rest_sender(address: str, model: str, body: bytes) -> Send:
-    """Post `body` to the model's predict, over one connection that stays open."""
+    """Return a function that posts `body` to the model's predict, over one connection that stays open."""
     connection = http.client.HTTPConnection(address)
 
     def send() -> None:
-        connection.request("POST", f"/v1/models/{model}:predict", body, {"Content-Type": "application/json"})
+        connection.request("POST", f"{ModelSpec(model).path}:predict", body, {"Content-Type": "application/json"})
         answer = connection.getresponse()
         content = answer.read()
         if answer.status != 200:
@@ -73,7 +74,7 @@ def rest_sender(address: str, model: str, body: bytes) -> Send:
 
 
 def grpc_sender(address: str, model: str, images: np.ndarray) -> Send:
-    """Ask PredictionService.Predict, over one channel."""
+    """Return a function that calls PredictionService.Predict, over one channel."""
     import grpc
     import tensorflow as tf
     from tensorflow_serving.apis import predict_pb2, prediction_service_pb2_grpc
@@ -88,10 +89,10 @@ def grpc_sender(address: str, model: str, images: np.ndarray) -> Send:
 
 
 def senders(rest: str, grpc: str, model: str, images: np.ndarray) -> dict[str, Callable[[], Send]]:
-    """How to make a sender for each of the three ways to ask."""
+    """Return, for each kind of request, a function that makes its senders."""
     numbers = {"signature_name": "uint8", "instances": images.tolist()}
-    files = [{"image_bytes": {"b64": base64.b64encode(encode_png(image)).decode()}} for image in images]
-    encoded = {"signature_name": "encoded", "instances": files}
+    files = [{IMAGE_BYTES: {"b64": base64.b64encode(encode_png(image)).decode()}} for image in images]
+    encoded = {"signature_name": ENCODED, "instances": files}
     return {
         "REST, numbers": lambda: rest_sender(rest, model, json.dumps(numbers).encode()),
         "REST, PNG files": lambda: rest_sender(rest, model, json.dumps(encoded).encode()),
@@ -100,34 +101,34 @@ def senders(rest: str, grpc: str, model: str, images: np.ndarray) -> dict[str, C
 
 
 def measure(make: Callable[[], Send], clients: int, seconds: float) -> list[float]:
-    """Send from so many threads for so long; the seconds that each request took."""
-    taken: list[list[float]] = [[] for _ in range(clients)]
+    """Send requests from `clients` threads; return the seconds that each request took."""
+    durations: list[list[float]] = [[] for _ in range(clients)]
     failures: list[Exception] = []
     end = time.perf_counter() + seconds
 
-    def work(mine: list[float]) -> None:
+    def work(own: list[float]) -> None:
         try:
             send = make()
             send()  # connects
-            while (begun := time.perf_counter()) < end:
+            while (start := time.perf_counter()) < end:
                 send()
-                mine.append(time.perf_counter() - begun)
+                own.append(time.perf_counter() - start)
         except Exception as error:
             failures.append(error)
 
-    threads = [threading.Thread(target=work, args=(mine,)) for mine in taken]
+    threads = [threading.Thread(target=work, args=(own,)) for own in durations]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
     if failures:
         raise failures[0]
-    return list(itertools.chain.from_iterable(taken))
+    return list(itertools.chain.from_iterable(durations))
 
 
 @contextlib.contextmanager
 def embedded_server(export_dir: Path) -> Iterator[tuple[str, str]]:
-    """Serve `export_dir` in a process; yields the addresses of REST and gRPC."""
+    """Serve `export_dir` in a process of its own; yield the addresses for REST and gRPC."""
     program = "from lenet_keras_cli.main import main; main(prog_name='lenet-keras')"
     command = ["serve", str(export_dir), "--backend", "embedded", "--rest-port", "0", "--grpc-port", "0"]
     process = subprocess.Popen(
@@ -145,12 +146,12 @@ def embedded_server(export_dir: Path) -> Iterator[tuple[str, str]]:
 
 
 def main() -> None:
-    """Measure and show."""
+    """Measure, and print a table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("model", type=Path, help="a model's folder of versions, in the folder of exports")
-    parser.add_argument("--clients", type=int, default=8, help="threads that ask")
-    parser.add_argument("--seconds", type=float, default=5.0, help="for each figure")
-    parser.add_argument("--rest", help="HOST:PORT of a server that is up, with --grpc")
+    parser.add_argument("model", type=Path, help="the folder of a model's versions, in the export folder")
+    parser.add_argument("--clients", type=int, default=8, help="number of threads that send requests")
+    parser.add_argument("--seconds", type=float, default=5.0, help="seconds to measure for each figure")
+    parser.add_argument("--rest", help="HOST:PORT of a running server, with --grpc")
     parser.add_argument("--grpc", help="its HOST:PORT for gRPC")
     parser.add_argument("--output", type=Path, help="JSON file for the figures")
     options = parser.parse_args()
@@ -169,9 +170,9 @@ def main() -> None:
             images = load("fashion_mnist_sample").test.images[:batch]
             rows.append({"way": "bare loop", "batch": batch, "images_per_second": peer[batch], "ratio": 1.0})
             for way, make in senders(rest, grpc, options.model.name, images).items():
-                taken = measure(make, options.clients, options.seconds)
-                rate = batch * len(taken) / options.seconds
-                p50, p99 = (1e3 * float(np.percentile(taken, q)) for q in (50, 99))
+                durations = measure(make, options.clients, options.seconds)
+                rate = batch * len(durations) / options.seconds
+                p50, p99 = (1e3 * float(np.percentile(durations, q)) for q in (50, 99))
                 rows.append(
                     {"way": way, "batch": batch, "images_per_second": rate, "ratio": rate / peer[batch],
                      "p50_ms": p50, "p99_ms": p99}

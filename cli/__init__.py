@@ -1,1 +1,1 @@
-"""The command line of lenet-keras, one module a command. Installed as `lenet_keras_cli`."""
+"""The command line of lenet-keras, one module per command. Installed as `lenet_keras_cli`."""

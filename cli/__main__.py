@@ -4,5 +4,5 @@ import sys
 
 from .main import main
 
-sys.argv[0] = "lenet-keras"  # as it is told to people and recorded in config.json
+sys.argv[0] = "lenet-keras"  # as it is displayed and recorded in config.json
 main()

@@ -15,28 +15,28 @@ from . import options
 @options.data_dir
 @click.pass_context
 def command(ctx: click.Context, data_dir: Path | None) -> None:
-    """Show the data sets and where each would come from; prepare one."""
+    """List the datasets and where each would come from, or prepare one."""
     if ctx.invoked_subcommand is not None:
         return
-    from lenet_keras.data import availability
+    from lenet_keras.data.load import availability
 
     from .tables import show_table
 
     rows = []
     for name, spec in DATASETS.items():
         sources = availability(name, data_dir)
-        first = next((source for source in sources if source.available), None)
-        first = first or next((source for source in sources if source.available is None), None)
+        usable = [source for source in sources if source.available is not False]
+        first = next((source for source in usable if source.available), next(iter(usable), None))
         origin = f"{first.source}: {first.detail}" if first else "nowhere"
         rows.append([name, f"{spec.train_size:,}", f"{spec.test_size:,}", spec.num_classes, origin])
-    show_table("Data sets", ["name", "train", "test", "classes", "would come from"], rows, ["train", "test", "classes"])
+    show_table("Datasets", ["name", "train", "test", "classes", "would come from"], rows, ["train", "test", "classes"])
 
 
 @command.command()
 @click.argument("name", type=click.Choice(list(DATASETS)))
 @options.data_dir
 def prepare(name: str, data_dir: Path | None) -> None:
-    """Fetch a data set where needed and check it, so that training starts at once."""
-    from lenet_keras.data import prepare as prepare_dataset
+    """Fetch a dataset if needed and check it, so that training starts at once."""
+    from lenet_keras.data.load import prepare as prepare_dataset
 
-    click.echo(prepare_dataset(name, data_dir, options.notify))
+    click.echo(prepare_dataset(name, data_dir))

@@ -13,12 +13,12 @@ from . import options
 
 
 @click.command()
-@click.argument("model", type=click.Path(exists=True, file_okay=False, path_type=Path), metavar="RUN|SAVEDMODEL")
+@click.argument("model", type=options.EXISTING_FOLDER, metavar="RUN|SAVEDMODEL")
 @click.option(
     "--dataset",
     type=click.Choice(list(DATASETS)),
     metavar="NAME",
-    help="Data set; see lenet-keras data.  [default: the run's; else fashion_mnist]",
+    help="Dataset; see lenet-keras data.  [default: the run's; else fashion_mnist]",
 )
 @options.data_dir
 @options.as_json
@@ -28,13 +28,12 @@ def command(model: Path, dataset: str | None, data_dir: Path | None, as_json: bo
     from lenet_keras import runtime
 
     runtime.load_tensorflow(verbose)
-    from lenet_keras.evaluation import evaluate
+    from lenet_keras.inference.classifier import evaluate
 
     from .tables import show_metrics
 
-    result = evaluate(model, dataset, data_dir=data_dir, notify=options.notify)
+    result = evaluate(model, dataset, data_dir=data_dir)
     if as_json:
         click.echo(json.dumps(result, indent=2))
     else:
-        title = f"{result['model']} on {result['dataset']}, {result['images']:,} images"
-        show_metrics(title, result)
+        show_metrics(f"{result['model']} on {result['dataset']}, {result['images']:,} images", result)

@@ -13,7 +13,7 @@ from . import options
 
 
 @click.command()
-@click.argument("run_dir", type=click.Path(exists=True, file_okay=False, path_type=Path))
+@click.argument("run_dir", type=options.EXISTING_FOLDER)
 @options.export_dir
 @options.data_dir
 @click.option(
@@ -28,7 +28,7 @@ from . import options
     "--keep",
     type=click.IntRange(min=1),
     metavar="N",
-    help="Keep the N newest versions of the model, remove older ones.",
+    help="Keep the N newest versions of the model, and remove older ones.",
 )
 @options.as_json
 @options.verbose
@@ -44,28 +44,28 @@ def command(
 ) -> None:
     """Export the model of a finished run: as the next version for TensorFlow Serving, or for another runtime.
 
-    Before it appears it is run on the test images, a SavedModel in a fresh process and a file by its own runtime, and
+    Before it appears, it is run on the test images, a SavedModel in a fresh process and a file in its own runtime, and
     compared with the model.
     """
     if int8 and file_format != "litert":
         raise click.UsageError("--int8 needs --format litert.")
     if keep is not None and file_format != "saved_model":
         raise click.UsageError("--keep is for versions of a SavedModel; a file is replaced.")
-    from lenet_keras import runtime
-
     if file_format != "saved_model":
         check_extra(file_format)
+    from lenet_keras import runtime
+
     runtime.load_tensorflow(verbose)
     if file_format == "saved_model":
-        from lenet_keras.export import export_run
+        from lenet_keras.export.publish import export_run
 
-        version = export_run(run_dir, export_dir, data_dir=data_dir, keep=keep, notify=options.notify)
+        version = export_run(run_dir, export_dir, data_dir=data_dir, keep=keep)
         click.echo(json.dumps({"export": str(version)}) if as_json else version)
         return
     from lenet_keras.export.formats import export_run_file
 
-    found = export_run_file(run_dir, file_format, export_dir, int8=int8, data_dir=data_dir, notify=options.notify)
-    options.notify(
+    found = export_run_file(run_dir, file_format, export_dir, int8=int8, data_dir=data_dir)
+    options.notice(
         f"{found.size:,} bytes, accuracy {100 * found.accuracy:.2f} %, "
         f"probabilities differ from the model's by at most {found.largest_difference:.1e}"
     )

@@ -1,4 +1,4 @@
-"""Ctrl-C, and SIGTERM, which schedulers send some seconds before they kill: both end a command in good order."""
+"""Ctrl-C and SIGTERM, which schedulers send some seconds before they kill a process: both end a command gracefully."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from types import FrameType
 
 
 class Interruption:
-    """Makes `KeyboardInterrupt` of both signals, at once or, while it is held back, when there is a good moment."""
+    """Turns both signals into `KeyboardInterrupt`: at once or, while they are held back, at a safe point."""
 
     def __init__(self) -> None:
-        """Nothing is handled yet."""
+        """Start without handling the signals."""
         self._received: int | None = None
         self._is_held_back = False
 
     @property
     def exit_code(self) -> int:
-        """What an interrupted command exits with: 128 and the signal's number, so 130 or 143."""
+        """The exit code of an interrupted command: 128 plus the signal's number, so 130 or 143."""
         return 128 + (self._received or signal.SIGINT)
 
     @contextlib.contextmanager
@@ -35,17 +35,17 @@ class Interruption:
                 signal.signal(number, handler)
 
     def hold_back(self) -> None:
-        """From now on a first signal waits for `check`; a second one does not wait."""
+        """Make a first signal wait for `check`; a second one does not wait."""
         self.check()
         self._is_held_back = True
 
     def check(self) -> None:
-        """Raise `KeyboardInterrupt` if a signal waits."""
+        """Raise `KeyboardInterrupt` if a signal is waiting."""
         if self._received is not None:
             raise KeyboardInterrupt
 
     def let_through(self) -> None:
-        """From now on a signal does not wait; one that has waited raises `KeyboardInterrupt`."""
+        """Stop holding signals back; one that is waiting raises `KeyboardInterrupt`."""
         self._is_held_back = False
         self.check()
 
@@ -56,4 +56,4 @@ class Interruption:
             raise KeyboardInterrupt
 
 
-interruption = Interruption()  # one, as a process has one handler for a signal
+interruption = Interruption()  # one, as a process has one handler per signal

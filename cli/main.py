@@ -1,23 +1,43 @@
-"""The command `lenet-keras`: the group that its subcommands hang from, and what an error looks like."""
+"""The command `lenet-keras`: the group that its subcommands belong to, and how errors and progress are shown."""
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import io
+import logging
 import sys
+from collections.abc import Iterator
 from typing import Any
 
 import click
 
+from lenet_keras import errors
+from lenet_keras.data.catalogue import SAMPLE_DATASET
 from lenet_keras.errors import InvalidArgument, LenetKerasError
 
 from .interruption import interruption
 
 COMMANDS = ("train", "evaluate", "predict", "export", "serve", "tensorboard", "models", "data")
 
+# Which option or command helps. The library, which does not know them, says only what is wrong.
+_ADVICE: dict[type[errors.LenetKerasError], str] = {
+    errors.RunExists: "Continue it with --resume, replace it with --overwrite, or choose another folder with "
+    "--run-dir.",
+    errors.NotARunFolder: "Choose another folder with --run-dir.",
+    errors.RunNotFound: "Start one with lenet-keras train, without --resume.",
+    errors.SettingsDiffer: "Resume it with its own settings, or choose another folder with --run-dir.",
+    errors.RunInUse: "Wait until that process has ended, or choose another folder with --run-dir.",
+    errors.RunUnfinished: "Continue it with lenet-keras train --resume.",
+    errors.RunDamaged: "Train the run again with --overwrite.",
+    errors.Diverged: "Restart with a smaller --learning-rate.",
+    errors.ClusterTimeout: "Workers that start late need a longer --cluster-timeout.",
+    errors.WorkerLost: "Start all workers again with --resume.",
+}
+
 
 class _Commands(click.Group):
-    """Imports a subcommand when it is asked for."""
+    """Imports a subcommand when it is needed."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002
         return list(COMMANDS)
@@ -30,21 +50,30 @@ class _Commands(click.Group):
 
     def invoke(self, ctx: click.Context) -> Any:
         if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors == "strict":
-            sys.stdout.reconfigure(errors="surrogateescape")  # names of files come out as the bytes that they are
+            sys.stdout.reconfigure(errors="surrogateescape")  # file names are printed as the bytes they are
         try:
-            with interruption.handled():
+            with interruption.handled(), _progress_on_stderr():
                 return super().invoke(ctx)
         except InvalidArgument as error:
-            raise click.UsageError(_one_line(str(error))) from error
+            raise click.UsageError(_explained(error)) from error
         except LenetKerasError as error:
-            raise click.ClickException(_one_line(str(error))) from error
-        except BrokenPipeError:  # the reader of our output has left; Click ends the process quietly
+            raise click.ClickException(_explained(error)) from error
+        except BrokenPipeError:  # the reader of our output has gone; Click ends the process quietly
             raise
         except OSError as error:
-            raise click.ClickException(_one_line(_shown(error))) from error
+            reason = error.strerror or str(error)
+            message = f"{error.filename}: {reason}" if error.filename else reason
+            raise click.ClickException(_one_line(message)) from error
         except KeyboardInterrupt:
             click.echo("Interrupted.", err=True)
             sys.exit(interruption.exit_code)
+
+
+class _Stderr(logging.Handler):
+    """Shows the library's progress on stderr, a line per record."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        click.echo(self.format(record), err=True)
 
 
 @click.group(cls=_Commands, context_settings={"show_default": True, "help_option_names": ["-h", "--help"]})
@@ -56,11 +85,39 @@ def main() -> None:
     """
 
 
+@contextlib.contextmanager
+def _progress_on_stderr() -> Iterator[None]:
+    logger, handler = logging.getLogger("lenet_keras"), _Stderr()
+    logger.setLevel(logging.INFO)
+    logger.addHandler(handler)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+
+
+def _explained(error: LenetKerasError) -> str:
+    advice = _advice_on(error)
+    return f"{_one_line(str(error))}{' ' if advice else ''}{advice}"
+
+
 def _one_line(message: str) -> str:
-    # A file's name may hold line breaks, bytes that are no text, and sequences that control the terminal.
+    # A file name may contain line breaks, bytes that are not text, and sequences that control the terminal.
     return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in message)
 
 
-def _shown(error: OSError) -> str:
-    reason = error.strerror or str(error)
-    return f"{error.filename}: {reason}" if error.filename else reason
+def _advice_on(error: errors.LenetKerasError) -> str:
+    if isinstance(error, errors.DatasetNotFound):
+        return _on_dataset_not_found(error)
+    return next((_ADVICE[kind] for kind in type(error).__mro__ if kind in _ADVICE), "")
+
+
+def _on_dataset_not_found(error: errors.DatasetNotFound) -> str:
+    prepare = f"lenet-keras data prepare {error.dataset} --data-dir"
+    if error.dataset == SAMPLE_DATASET:
+        return "Leave out --data-dir: the sample ships with lenet-keras."
+    if error.tried:
+        return (
+            f"On a machine with internet access, run `{prepare} FOLDER`, copy FOLDER here, and add --data-dir FOLDER."
+        )
+    return f"Check --data-dir, or fetch the dataset with `{prepare} {error.data_dir}`."

@@ -11,7 +11,7 @@ UNBOUNDED = 10_000  # columns: what reads a pipe or file wants whole lines
 def show_table(
     title: str, columns: Sequence[str], rows: Iterable[Sequence[object]], numbers: Sequence[str] = ()
 ) -> None:
-    """Print a table under `title`, with the columns called `numbers` aligned right."""
+    """Print a table under `title`, with the columns named in `numbers` aligned right."""
     from rich import box
     from rich.console import Console
     from rich.table import Table
@@ -29,7 +29,7 @@ def show_table(
 
 
 def metric_rows(metrics: Mapping[str, Any]) -> list[list[str]]:
-    """A row for each split that `metrics` (as in metrics.json) holds: name, loss, accuracy in percent."""
+    """Return a row for each split that `metrics` (as in metrics.json) holds: name, loss, accuracy in percent."""
     splits = [(name, metrics.get(name)) for name in ("train", "validation", "test")]
     return [[name, f"{split['loss']:.4f}", f"{100 * split['accuracy']:.2f} %"] for name, split in splits if split]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import shlex
 import sys
 from pathlib import Path
@@ -12,15 +13,20 @@ import click
 
 from lenet_keras.config import PRECISIONS, STRATEGIES, TrainConfig
 from lenet_keras.data.catalogue import DATASETS
-from lenet_keras.distribution.cluster import DEFAULT_CLUSTER_TIMEOUT, cluster_source, find_cluster
-from lenet_keras.models.variants import ACTIVATIONS, POOLINGS, REGULARISATIONS, reg_name
-from lenet_keras.notices import ignore
+from lenet_keras.distribution.cluster import (
+    DEFAULT_CLUSTER_TIMEOUT,
+    cluster_source,
+    find_cluster,
+    is_local_worker,
+    run_local_workers,
+)
+from lenet_keras.models import ACTIVATIONS, POOLINGS, REGULARISATIONS, reg_name
 
 from . import options
 from .interruption import interruption
 
 if TYPE_CHECKING:
-    from lenet_keras.run_folder import RunFolder
+    from lenet_keras.runs import RunFolder
 
 _DEFAULT = TrainConfig()
 
@@ -31,61 +37,61 @@ _DEFAULT = TrainConfig()
     type=click.Choice(list(REGULARISATIONS)),
     multiple=True,
     default=["none"],
-    help="Regularisation; give the option again to combine several.",
+    help="Regularisation; repeat the option to combine several.",
 )
 @click.option(
     "--dataset",
     type=click.Choice(list(DATASETS)),
     metavar="NAME",
     default=_DEFAULT.dataset,
-    help="Data set; see lenet-keras data.",
+    help="Dataset; see lenet-keras data.",
 )
 @options.data_dir
 @click.option("--epochs", type=int, default=_DEFAULT.epochs, help="Epochs to train.")
-@click.option("--batch-size", type=int, default=_DEFAULT.batch_size, help="Images a step, all devices together.")
+@click.option("--batch-size", type=int, default=_DEFAULT.batch_size, help="Images per step, across all devices.")
 @click.option("--learning-rate", type=float, default=_DEFAULT.learning_rate, help="Adam's learning rate.")
 @click.option(
     "--weight-decay",
     type=float,
     default=_DEFAULT.weight_decay,
-    help="For --reg weight_decay: its coefficient.",
+    help="Coefficient of --reg weight_decay.",
 )
-@click.option("--dropout-rate", type=float, default=_DEFAULT.dropout_rate, help="For --reg dropout: fraction dropped.")
+@click.option("--dropout-rate", type=float, default=_DEFAULT.dropout_rate, help="Fraction dropped by --reg dropout.")
 @click.option("--activation", type=click.Choice(ACTIVATIONS), default=_DEFAULT.activation, help="Activation function.")
 @click.option("--pooling", type=click.Choice(POOLINGS), default=_DEFAULT.pooling, help="Pooling.")
-@click.option("--validation", type=int, help="Training images held out, 0 for none.  [default: 5000; 100 of a sample]")
+@click.option("--validation", type=int, help="Training images held out, 0 for none.  [default: 5000; 100 for a sample]")
 @click.option(
     "--early-stopping",
     type=int,
     metavar="PATIENCE",
-    help="Stop after so many epochs without a lower validation loss; keep the best.",
+    help="Stop after this many epochs without a lower validation loss; keep the best weights.",
 )
-@click.option("--seed", type=int, default=_DEFAULT.seed, help="Seed of weights, order, held-out images and dropout.")
+@click.option("--seed", type=int, default=_DEFAULT.seed, help="Seed for weights, order, held-out images and dropout.")
 @click.option("--strategy", type=click.Choice(STRATEGIES), default=_DEFAULT.strategy, help="tf.distribute strategy.")
-@click.option("--devices", metavar="NAMES", help="Devices, as GPU:0,GPU:1 or CPU:0,CPU:1.  [default: what is fastest]")
+@click.option("--devices", metavar="NAMES", help="Devices, such as GPU:0,GPU:1 or CPU:0,CPU:1.  [default: the fastest]")
 @click.option("--precision", type=click.Choice(PRECISIONS), default=_DEFAULT.precision, help="Keras's dtype policy.")
-@click.option("--xla", is_flag=True, help="Let XLA compile the gradients' computation.")
-@click.option("--workers", type=click.IntRange(1, 64), help="Train with so many processes on this machine.")
+@click.option("--xla", is_flag=True, help="Compile the computation of the gradients with XLA.")
+@click.option("--workers", type=click.IntRange(1, 64), help="Train with this many processes on this machine.")
 @click.option(
     "--cluster-timeout",
     type=click.FloatRange(1),
     default=DEFAULT_CLUSTER_TIMEOUT,
     metavar="SECONDS",
-    help="Of several workers: how long to wait for all to come.",
+    help="How long to wait for all workers to join.",
 )
-@click.option("--histograms", is_flag=True, help="Show histograms of the weights in TensorBoard.")
+@click.option("--histograms", is_flag=True, help="Log histograms of the weights to TensorBoard.")
 @click.option("--run-dir", type=options.FOLDER, help="Folder of this run.  [default: runs/DATASET/REG/SEED]")
 @click.option(
     "--resume",
     is_flag=False,
     flag_value="run",
     type=click.Choice(["run", "auto"]),
-    help="Continue this run where it was saved last; auto begins one where there is none.",
+    help="Continue the run from its last saved state; auto starts one if there is none.",
 )
-@click.option("--checkpoint-steps", type=int, metavar="N", help="Save every N steps too, not at an epoch's end only.")
+@click.option("--checkpoint-steps", type=int, metavar="N", help="Save every N steps, not only at the end of an epoch.")
 @click.option("--overwrite", is_flag=True, help="Replace an earlier run in the folder.")
 @options.export_dir
-@click.option("--no-export", is_flag=True, help="Leave no SavedModel.")
+@click.option("--no-export", is_flag=True, help="Do not export a SavedModel.")
 @options.as_json
 @options.verbose
 def command(
@@ -105,37 +111,38 @@ def command(
     """Train a LeNet-5 variant and export it as a SavedModel.
 
     Leaves a run folder with its settings, history, metrics, model and TensorBoard logs. The test images are used once,
-    after the training.
+    after training.
     """
     from lenet_keras import runtime
-    from lenet_keras.distribution.local_workers import is_local_worker, run_local_workers
-    from lenet_keras.run_folder import RunFolder, default_run_dir
+    from lenet_keras.runs import RunFolder, default_run_dir
 
     if resume and overwrite:
-        raise click.UsageError("--resume and --overwrite exclude each other.")
-    _refuse_idle_options(reg)
+        raise click.UsageError("--resume and --overwrite are mutually exclusive.")
+    _reject_options_without_effect(reg)
     config = TrainConfig(reg=reg_name(reg), **settings)
     if workers and config.strategy not in ("auto", "multi_worker"):
-        raise click.UsageError(f"--workers does not go with --strategy {config.strategy}, which is for one process.")
+        raise click.UsageError(f"--workers cannot be combined with --strategy {config.strategy}, for a single process.")
     if workers and not is_local_worker(workers):
         sys.exit(run_local_workers([sys.executable, "-m", __package__, *sys.argv[1:]], workers))
     folder = RunFolder(run_dir or default_run_dir(config))
     if not resume and cluster_source(config.strategy) is None:
-        folder.check_vacant(overwrite)
+        folder.check_vacant(overwrite)  # `train` checks it again, seconds later, when TensorFlow is loaded
     runtime.load_tensorflow(verbose)
-    cluster = find_cluster(config.strategy)  # of Slurm TensorFlow reads it
+    cluster = find_cluster(config.strategy)  # TensorFlow parses Slurm's variables
     is_chief = cluster is None or cluster.is_chief
+    if not is_chief:
+        logging.getLogger("lenet_keras").setLevel(logging.WARNING)
     try:
         _train(config, folder, data_dir, resume, overwrite, cluster_timeout, is_chief)
         if is_chief and not no_export:
             _export(folder, export_dir, data_dir)
     except KeyboardInterrupt:
         if is_chief:
-            _say_how_to_go_on(folder)
+            _explain_how_to_continue(folder)
         sys.exit(interruption.exit_code)
     except OSError:
         if is_chief and folder.is_run:
-            _say_how_to_go_on(folder)
+            _explain_how_to_continue(folder)
         raise
     if not is_chief:
         return
@@ -146,8 +153,8 @@ def command(
         _show_result(folder, metrics)
 
 
-def _refuse_idle_options(reg: tuple[str, ...]) -> None:
-    # Given without its regularisation, an option would silently do nothing.
+def _reject_options_without_effect(reg: tuple[str, ...]) -> None:
+    # Without its regularisation, an option would silently do nothing.
     for parameter, needed in (("weight_decay", "weight_decay"), ("dropout_rate", "dropout")):
         given = click.get_current_context().get_parameter_source(parameter) is click.core.ParameterSource.COMMANDLINE
         if given and needed not in reg:
@@ -165,11 +172,11 @@ def _train(
 ) -> None:
     import keras
 
-    from lenet_keras.training import train
+    from lenet_keras.training.train import train
 
     from .progress import epoch_progress
 
-    # In an epoch a signal waits until the loop is between two of its calls, where no step is lost.
+    # Within an epoch, a signal waits until the loop is between two of its calls, where no step is lost.
     between_calls = keras.callbacks.LambdaCallback(
         on_epoch_begin=lambda epoch, logs: interruption.hold_back(),  # noqa: ARG005
         on_train_batch_end=lambda batch, logs: interruption.check(),  # noqa: ARG005
@@ -184,28 +191,28 @@ def _train(
             overwrite=overwrite,
             callbacks=[progress, between_calls],
             cluster_timeout=cluster_timeout,
-            notify=options.notify if is_chief else ignore,
         )
 
 
 def _export(folder: RunFolder, export_dir: Path, data_dir: Path | None) -> None:
-    from lenet_keras.export import export_run
+    from lenet_keras.export.publish import export_run
 
     if folder.read_metrics()["export"] is None:
-        options.notify("exporting: the SavedModel is run in a fresh process and compared with the model")
+        options.notice("exporting: the SavedModel is run in a new process and compared with the model")
+        logging.getLogger("lenet_keras.data").setLevel(logging.WARNING)  # training has named the dataset's source
         export_run(folder.path, export_dir, data_dir=data_dir)
 
 
-def _say_how_to_go_on(folder: RunFolder) -> None:
+def _explain_how_to_continue(folder: RunFolder) -> None:
     if folder.is_finished:
-        options.notify(f"Stopped. The training is finished. Export it with: lenet-keras export {folder.path}")
+        options.notice(f"Stopped. Training is finished. Export the model with: lenet-keras export {folder.path}")
     elif folder.is_run:
         words = [word for word in sys.argv[1:] if word != "--overwrite"]
         resume = [] if any(word.startswith("--resume") for word in words) else ["--resume"]
         line = shlex.join(["lenet-keras", *words, *resume])
-        options.notify(f"Stopped. What was trained is kept. Continue with: {line}")
+        options.notice(f"Stopped. The progress so far is kept. Continue with: {line}")
     else:
-        options.notify("Stopped before the training began.")
+        options.notice("Stopped before training started.")
 
 
 def _show_result(folder: RunFolder, metrics: dict[str, Any]) -> None:
@@ -214,7 +221,7 @@ def _show_result(folder: RunFolder, metrics: dict[str, Any]) -> None:
     from .tables import show_metrics
 
     spec = dataset_spec(metrics["dataset"])
-    caution = f" (a sample of {spec.test_size} images: no figure of the full set)" if spec.is_sample else ""
+    caution = f" (a sample of {spec.test_size} images: not comparable with the full dataset)" if spec.is_sample else ""
     title = f"LeNet-5, {metrics['reg']}, {metrics['epochs']} epochs on {metrics['dataset']}{caution}"
     show_metrics(title, metrics)
     click.echo(f"run:     {folder.path}")

@@ -1,65 +1,67 @@
-"""The settings of a training: validated when made, written to and read from a run's config.json."""
+"""The settings of a training run: validated on creation, written to and read from the run's config.json."""
 
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from lenet_keras.data.catalogue import DEFAULT_DATASET, dataset_spec
-from lenet_keras.distribution.devices import parse_devices
-from lenet_keras.errors import InvalidArgument
-from lenet_keras.models.variants import (
+from lenet_keras.errors import InvalidArgument, check_choice, check_integer, check_type, excerpt, is_number
+from lenet_keras.models import (
     ACTIVATIONS,
     DEFAULT_DROPOUT_RATE,
     DEFAULT_WEIGHT_DECAY,
     POOLINGS,
-    check_choice,
     check_dropout_rate,
     check_weight_decay,
-    is_number,
     parse_reg,
     reg_name,
-    shown,
 )
 
 STRATEGIES = ("auto", "one_device", "mirrored", "multi_worker", "tpu")
 PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16")
 LARGEST_SEED = 2**32 - 1
-LARGEST_COUNT = 2**63 - 1  # TensorFlow's and TensorBoard's integers
 
-# What a resumed run may change: how long it goes on, how often it is saved, what it shows of itself, and on how many
-# devices it is trained. All else would make it another run.
+_DEVICE = re.compile(r"(CPU|GPU):(\d{1,3})", re.IGNORECASE)
+_LARGEST_DEVICE = 255
+
+# What may change when a run is resumed: its length, how often it is saved, what TensorBoard shows, and the devices
+# that train it. Anything else would make it a different run.
 CHANGEABLE = frozenset({"epochs", "checkpoint_steps", "histograms", "strategy", "devices"})
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrainConfig:
-    """Everything that a training's result depends on.
+    """Everything that the result of training depends on.
+
+    >>> TrainConfig(reg="dropout", epochs=10).batch_size
+    64
 
     Attributes:
-        dataset: a name of `lenet_keras.data.catalogue.DATASETS`.
-        reg: the variant, as `lenet_keras.models.build_lenet5` takes it; kept as one string, "dropout+weight_decay".
-        activation, pooling, dropout_rate, weight_decay: as `build_lenet5` takes them.
+        dataset: a name in `lenet_keras.data.catalogue.DATASETS`.
+        reg: the variant, as `lenet_keras.models.build_lenet5` takes it; stored as one string, "dropout+weight_decay".
+        activation, pooling, dropout_rate, weight_decay: as in `build_lenet5`.
         learning_rate: Adam's, above 0. The default is the report's.
-        batch_size: images a step, over all devices and workers together, 1 or more. The last, smaller batch of an
-            epoch is left out; which images that concerns changes with every epoch.
+        batch_size: images per step, across all devices and workers, 1 or more. The last, smaller batch of an
+            epoch is dropped; the images that it would hold differ from epoch to epoch.
         epochs: 1 or more.
-        validation: training images held out, 0 or more; None takes the data set's own number (5,000 of a full set).
-        early_stopping: stop when the validation loss has not fallen for this many epochs, and keep the weights of the
-            best one. None: train all epochs and keep the last weights.
+        validation: training images held out, 0 or more; None takes the dataset's default (5,000 of a full dataset).
+        early_stopping: stop when the validation loss has not decreased for this many epochs, and keep the weights of
+            the best epoch. None: train all epochs and keep the last weights.
         seed: of initial weights, held-out images, order and dropout masks; 0 to 2**32 - 1.
-        strategy: a name of `STRATEGIES`, for tf.distribute; see `lenet_keras.distribution.placement.place`.
-        devices: this process's, as "GPU:0,GPU:1" or "CPU:0,CPU:1"; None: those that `strategy` finds.
-        precision: a name of `PRECISIONS`, Keras's dtype policies. Weights, logits and loss are float32 with each;
-            "mixed_float16" scales the loss, so that small gradients do not vanish.
+        strategy: a name in `STRATEGIES`, for tf.distribute; see `lenet_keras.distribution.strategy.place`.
+        devices: of this process, such as "GPU:0,GPU:1" or "CPU:0,CPU:1"; None: those that `strategy` finds.
+        precision: a name in `PRECISIONS`, Keras's dtype policies. Weights, logits and loss are always float32;
+            "mixed_float16" scales the loss so that small gradients do not vanish.
         xla: whether XLA compiles the computation of a step's gradients.
-        checkpoint_steps: write the state after every so many steps of an epoch too; None: at its end only.
-        histograms: whether TensorBoard gets histograms of the weights, every epoch.
+        checkpoint_steps: within an epoch, save the state every this many steps as well; None: at its end only.
+        histograms: whether to log histograms of the weights to TensorBoard after every epoch.
 
     Raises:
-        InvalidArgument: (a ValueError) a setting is out of its range; it names the value received.
+        InvalidArgument: a setting has the wrong type or is out of range; the message names the value received.
     """
 
     dataset: str = DEFAULT_DATASET
@@ -83,9 +85,9 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         for name in ("dataset", "reg", "activation", "pooling", "strategy", "precision"):
-            _check_type(name, getattr(self, name), str, "a string")
+            check_type(name, getattr(self, name), str, "a string")
         for name in ("histograms", "xla"):
-            _check_type(name, getattr(self, name), bool, "true or false")
+            check_type(name, getattr(self, name), bool, "true or false")
         spec = dataset_spec(self.dataset)
         object.__setattr__(self, "reg", reg_name(parse_reg(self.reg)))
         if self.validation is None:
@@ -95,70 +97,77 @@ class TrainConfig:
         check_choice("strategy", self.strategy, STRATEGIES)
         check_choice("precision", self.precision, PRECISIONS)
         if self.devices is not None:
-            _check_type("devices", self.devices, str, "a string")
+            check_type("devices", self.devices, str, "a string")
             object.__setattr__(self, "devices", ",".join(parse_devices(self.devices)))
         check_dropout_rate(self.dropout_rate)
         check_weight_decay(self.weight_decay)
         if not (is_number(self.learning_rate) and self.learning_rate > 0):
             raise InvalidArgument(
-                f"learning_rate must be a finite number above 0. Received: {shown(self.learning_rate)}"
+                f"learning_rate must be a finite number above 0. Received: {excerpt(self.learning_rate)}"
             )
-        _check_whole("epochs", self.epochs, 1)
-        _check_whole("seed", self.seed, 0, LARGEST_SEED)
-        _check_whole("validation", self.validation, 0, spec.train_size - 1)
-        _check_whole("batch_size", self.batch_size, 1, spec.train_size - self.held_out)
+        check_integer("epochs", self.epochs, 1)
+        check_integer("seed", self.seed, 0, LARGEST_SEED)
+        check_integer("validation", self.validation, 0, spec.train_size - 1)
+        check_integer("batch_size", self.batch_size, 1, spec.train_size - self.held_out)
         if self.checkpoint_steps is not None:
-            _check_whole("checkpoint_steps", self.checkpoint_steps, 1)
+            check_integer("checkpoint_steps", self.checkpoint_steps, 1)
         if self.early_stopping is not None:
-            _check_whole("early_stopping", self.early_stopping, 1)
+            check_integer("early_stopping", self.early_stopping, 1)
             if not self.held_out:
-                raise InvalidArgument("early_stopping needs validation images to judge by. Received: validation=0")
+                raise InvalidArgument("early_stopping needs validation images. Received: validation=0")
 
     @property
     def held_out(self) -> int:
-        """The number of validation images: `validation`, resolved."""
+        """The number of validation images: `validation`, with the default resolved."""
         assert self.validation is not None  # __post_init__ filled it in
         return self.validation
 
     def to_json(self) -> dict[str, Any]:
-        """Every setting by name, as JSON values."""
+        """Return every setting by name, as JSON values."""
         return dataclasses.asdict(self)
 
     @classmethod
     def from_json(cls, settings: Mapping[str, Any]) -> TrainConfig:
-        """The inverse of `to_json`.
+        """Return the settings that `to_json` wrote.
 
         Raises:
-            InvalidArgument: no mapping, a setting that this version does not know, or one of a wrong type or range.
+            InvalidArgument: not a mapping, an unknown setting, or one of the wrong type or out of range.
         """
         if not isinstance(settings, Mapping):
-            raise InvalidArgument(f"settings must be a mapping of names to values. Received: {shown(settings)}")
+            raise InvalidArgument(f"settings must be a mapping of names to values. Received: {excerpt(settings)}")
         known = {field.name for field in dataclasses.fields(cls)}
         for name in settings:
             if name not in known:
-                raise InvalidArgument(f"unknown setting {shown(name)}: written by another version of lenet-keras?")
+                raise InvalidArgument(f"unknown setting {excerpt(name)}: written by another version of lenet-keras?")
         return cls(**settings)
 
     def differences(self, other: TrainConfig) -> list[str]:
-        """What keeps `other` from continuing this run: "learning_rate: 0.0001 there, 0.001 here" for each setting."""
-        here, there = other.to_json(), self.to_json()
+        """List the settings that prevent `other` from resuming this run, each as "learning_rate: 0.0001, now 0.001"."""
+        ours, theirs = self.to_json(), other.to_json()
         return [
-            f"{name}: {there[name]} there, {here[name]} here"
-            for name in here
-            if name not in CHANGEABLE and here[name] != there[name]
+            f"{name}: {ours[name]}, now {theirs[name]}"
+            for name in ours
+            if name not in CHANGEABLE and ours[name] != theirs[name]
         ]
 
 
-def _check_type(name: str, value: object, expected: type, described: str) -> None:
-    if not isinstance(value, expected):
-        raise InvalidArgument(f"{name} must be {described}. Received: {shown(value)}")
+def parse_devices(text: str) -> tuple[str, ...]:
+    """Return the device names in `text`.
 
+    >>> parse_devices("gpu:0, gpu:1")
+    ('GPU:0', 'GPU:1')
 
-def _check_whole(name: str, value: object, smallest: int, largest: int | None = None) -> None:
-    allowed = f"{smallest} or more" if largest is None else f"{smallest} to {largest}"
-    if not isinstance(value, int) or isinstance(value, bool):
-        raise InvalidArgument(f"{name} must be a whole number, {allowed}. Received: {shown(value)}")
-    if value < smallest or (largest is not None and value > largest):
-        raise InvalidArgument(f"{name} must be {allowed}. Received: {shown(value)}")
-    if value > LARGEST_COUNT:
-        raise InvalidArgument(f"{name} must be {LARGEST_COUNT} or less. Received: {shown(value)}")
+    Raises:
+        InvalidArgument: not a list of devices, a device listed twice, or CPUs and GPUs mixed.
+    """
+    devices = []
+    for word in text.split(","):
+        match = _DEVICE.fullmatch(word.strip())
+        if match is None or int(match[2]) > _LARGEST_DEVICE:
+            raise InvalidArgument(f"devices must be names like GPU:0,GPU:1 or CPU:0,CPU:1. Received: {excerpt(text)}")
+        devices.append(f"{match[1].upper()}:{int(match[2])}")
+    if len(set(devices)) < len(devices):
+        raise InvalidArgument(f"devices must differ from each other. Received: {excerpt(text)}")
+    if len({device[:3] for device in devices}) > 1:
+        raise InvalidArgument(f"devices must be all CPUs or all GPUs. Received: {excerpt(text)}")
+    return tuple(devices)

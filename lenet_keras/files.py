@@ -1,4 +1,4 @@
-"""Files and folders that appear whole or not at all."""
+"""Files and folders that appear complete or not at all, and the package's place in the user's cache."""
 
 from __future__ import annotations
 
@@ -11,101 +11,114 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-# A name as `_beside` makes it. No reader looks at such a file or folder.
-_UNFINISHED = re.compile(r"\.[0-9a-f]{8}\..+")
-# Nothing here takes so long to write: what is older was left by a process that was killed.
+from platformdirs import user_cache_path
+
+# The names of files and folders that are being written. No reader looks at them.
+_TEMPORARY = re.compile(r"\.[0-9a-f]{8}\..+")
+# Nothing here takes this long to write: anything older was left behind by a process that was killed.
 _ABANDONED = 3600.0  # seconds
 
 
-@contextlib.contextmanager
-def replaced(path: Path) -> Iterator[Path]:
-    """Yield a dot-named file name beside `path`, with its suffix, to write to; on success it replaces `path`.
+def cache_folder() -> Path:
+    """Return the package's folder in the user's cache: `$XDG_CACHE_HOME`, else `~/.cache`, on Linux.
 
-    A process killed at any instant leaves the old file or the new one, never a part.
+    >>> cache_folder().name
+    'lenet-keras'
+    """
+    return user_cache_path("lenet-keras")
+
+
+@contextlib.contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Yield a temporary path next to `path`, with the same suffix, to write to; on success it replaces `path`.
+
+    A process killed at any instant leaves the old file or the new one, never a part of one.
 
     Raises:
-        OSError: it names `path`. The folder is not there or cannot be written to; the old file is intact and no other
-            one is left.
+        OSError: it names `path`. The folder is missing or cannot be written to; the old file is intact, and no other
+            file is left behind.
     """
-    aside = _beside(path)
+    temporary = _temporary_path(path)
     try:
-        yield aside
-        sync(aside)
-        aside.replace(path)
+        yield temporary
+        sync(temporary)
+        temporary.replace(path)
     except BaseException as error:
-        # A file system that has become read-only refuses this too, which must not hide the cause.
+        # This fails as well on a file system that has become read-only; that must not hide the cause.
         with contextlib.suppress(OSError):
-            aside.unlink(missing_ok=True)
+            temporary.unlink(missing_ok=True)
         if isinstance(error, OSError):
             raise OSError(error.errno, error.strerror or str(error), str(path)) from error
         raise
-    sync(path.parent)  # the new name too survives a power cut
+    sync(path.parent)  # so that the new name survives a power cut as well
 
 
 def write_atomically(path: Path, content: bytes) -> None:
-    """Replace `path` by a file of `content`, as `replaced` does."""
-    with replaced(path) as aside:
-        aside.write_bytes(content)
+    """Replace the content of the file `path` with `content`, as `replacing` does."""
+    with replacing(path) as temporary:
+        temporary.write_bytes(content)
 
 
 @contextlib.contextmanager
-def built_aside(target: Path) -> Iterator[Path]:
-    """Yield a dot-named folder beside `target` to build in; on success it is renamed to `target`, else removed.
-
-    TensorFlow Serving ignores dot-named folders, and so does whatever reads a cache, so neither sees a half-built one.
+def creating_folder(target: Path) -> Iterator[Path]:
+    """Yield a temporary folder next to `target` to fill; on success it is renamed to `target`, otherwise removed.
 
     Raises:
-        FileExistsError: `target` exists already.
-        OSError: the folder cannot be written to, or `target` has come into being meanwhile and is not empty.
+        FileExistsError: `target` already exists.
+        OSError: the folder cannot be written to, or another process has created `target` in the meantime.
     """
     if target.exists():
-        raise FileExistsError(f"{target} exists already")
+        raise FileExistsError(f"{target} already exists")
     target.parent.mkdir(parents=True, exist_ok=True)
-    with scratch(target.parent, target.name) as aside:
-        yield aside
-        aside.rename(target)
+    with temporary_folder(target.parent, target.name) as temporary:
+        yield temporary
+        temporary.rename(target)
     sync(target.parent)
 
 
 @contextlib.contextmanager
-def scratch(folder: Path, name: str) -> Iterator[Path]:
-    """Yield a new dot-named folder in `folder`, which must exist; in the end it is removed, if it is still there.
+def temporary_folder(parent: Path, name: str) -> Iterator[Path]:
+    """Yield a new temporary folder in `parent`, which must exist; at the end it is removed, if it is still there.
 
-    So is what killed processes left in `folder` an hour ago or earlier.
+    Anything that killed processes left behind in `parent` an hour or more ago is removed as well.
 
     Raises:
-        OSError: the folder cannot be written to.
+        OSError: `parent` cannot be written to.
     """
-    remove_unfinished(folder, _ABANDONED)
-    aside = _beside(folder / name)
-    aside.mkdir()
+    remove_temporary(parent, _ABANDONED)
+    temporary = _temporary_path(parent / name)
+    temporary.mkdir()
     try:
-        yield aside
+        yield temporary
     finally:
-        shutil.rmtree(aside, ignore_errors=True)
+        shutil.rmtree(temporary, ignore_errors=True)
 
 
-def is_unfinished(path: Path) -> bool:
-    """Whether `path` has a name as `replaced`, `built_aside` and `scratch` give to what is being written."""
-    return _UNFINISHED.fullmatch(path.name) is not None
+def is_temporary(path: Path) -> bool:
+    """Return whether `path` has the name of a file or folder that is being written.
 
-
-def remove_unfinished(folder: Path, seconds: float = 0.0) -> None:
-    """Remove what killed processes were writing in `folder` and nobody has changed for so many seconds.
-
-    What cannot be removed stays: it does no harm but to the eye.
+    >>> is_temporary(Path("run/.0123abcd.state.npz"))
+    True
     """
-    for path in filter(is_unfinished, folder.iterdir()):
+    return _TEMPORARY.fullmatch(path.name) is not None
+
+
+def remove_temporary(folder: Path, seconds: float = 0.0) -> None:
+    """Remove the temporary files in `folder` that have not changed for at least `seconds`.
+
+    Anything that cannot be removed stays: it does no harm.
+    """
+    for path in filter(is_temporary, folder.iterdir()):
         with contextlib.suppress(OSError):
             if time.time() - path.stat().st_mtime >= seconds:
                 remove(path)
 
 
 def remove(path: Path) -> None:
-    """Remove a file, or a folder with all that is in it.
+    """Remove a file, or a folder with everything in it.
 
     Raises:
-        OSError: it is not there, or cannot be removed whole.
+        OSError: it does not exist, or cannot be removed completely.
     """
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path)
@@ -122,5 +135,5 @@ def sync(path: Path) -> None:
         os.close(descriptor)
 
 
-def _beside(path: Path) -> Path:
+def _temporary_path(path: Path) -> Path:
     return path.with_name(f".{secrets.token_hex(4)}.{path.name}")

@@ -1,4 +1,4 @@
-"""How TensorFlow is set up for this process, and a record of what it runs on."""
+"""How TensorFlow is set up in this process, and a record of what it runs on."""
 
 from __future__ import annotations
 
@@ -16,17 +16,18 @@ PACKAGES = ("lenet-keras", "tensorflow", "keras", "numpy", "tensorflow-datasets"
 
 
 def load_tensorflow(verbose: bool = False) -> None:
-    """Import TensorFlow, set up for LeNet-5's size. Without effect on a TensorFlow that was imported before.
+    """Import TensorFlow, set up for a model of LeNet-5's size. It has no effect if TensorFlow is already imported.
 
-    The settings are environment variables that TensorFlow reads while it is imported; what the user has set stays.
+    The settings are environment variables that TensorFlow reads during its import; those that the user has already set
+    are kept.
 
-    oneDNN: TensorFlow switches its kernels on by itself only on processors with AVX-512 VNNI or newer. On others
-    LeNet-5's first convolution, of one channel, is six to thirteen times slower without them (docs/speed.md).
-    Threads: one within an operation, so that the bits of a result do not depend on the number of cores. LeNet-5's
-    operations are so small that a second one brings little or nothing (docs/speed.md).
+    oneDNN: TensorFlow enables its kernels by default only on processors with AVX-512 VNNI or newer. On others,
+    LeNet-5's first convolution, with one channel, is six to thirteen times slower without them (docs/speed.md).
+    Threads: one within an operation, so that results are bit-identical whatever the number of cores. LeNet-5's
+    operations are so small that a second thread gains little or nothing (docs/speed.md).
 
     Args:
-        verbose: leave TensorFlow's own log messages on.
+        verbose: whether to keep TensorFlow's own log messages.
 
     Raises:
         ImportError: TensorFlow is not installed or does not run on this processor.
@@ -44,7 +45,10 @@ def load_tensorflow(verbose: bool = False) -> None:
 
 @contextlib.contextmanager
 def muted_stderr() -> Iterator[None]:
-    # Some of TensorFlow's libraries write before they have read TF_CPP_MIN_LOG_LEVEL, from C++, past sys.stderr.
+    """Discard whatever the body writes to stderr, even from C++.
+
+    Some of TensorFlow's libraries write before they have read TF_CPP_MIN_LOG_LEVEL, and bypass sys.stderr.
+    """
     sys.stderr.flush()
     kept = os.dup(2)
     try:
@@ -57,7 +61,11 @@ def muted_stderr() -> Iterator[None]:
 
 
 def versions() -> dict[str, str]:
-    """The versions of Python and of the packages that a result depends on."""
+    """Return the versions of Python and of the packages that a result depends on.
+
+    >>> sorted(versions())[:3]
+    ['keras', 'lenet-keras', 'numpy']
+    """
     found = {"python": platform.python_version()}
     for package in PACKAGES:
         try:
@@ -68,12 +76,12 @@ def versions() -> dict[str, str]:
 
 
 def command() -> str:
-    """The command line of this process, to be typed again."""
+    """Return the command line of this process, quoted for a shell."""
     return shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])
 
 
 def processor() -> str:
-    """The processor's name, with the number of its `cores`."""
+    """Return the processor's name, with its number of `cores`."""
     name = platform.processor() or platform.machine()
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
@@ -84,12 +92,20 @@ def processor() -> str:
 
 
 def cores() -> int:
-    """The processor cores that this process may use."""
+    """Return how many processor cores this process may use.
+
+    >>> cores() >= 1
+    True
+    """
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def git_commit() -> str | None:
-    """The commit of the checkout that this package runs from, with "-dirty" for local changes; None outside of one."""
+    """Return the commit of the checkout that this package runs from, with "-dirty" if there are local changes.
+
+    Returns:
+        None outside a checkout.
+    """
     answer = subprocess.run(
         ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"],
         capture_output=True,

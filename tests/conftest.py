@@ -1,7 +1,8 @@
-"""TensorFlow as the command line sets it up, and one small finished run that many tests look at."""
+"""Options of the suite, TensorFlow as the command line sets it up, and a small finished run that many tests read."""
 
 from __future__ import annotations
 
+import random
 from pathlib import Path
 
 import pytest
@@ -12,15 +13,52 @@ runtime.load_tensorflow()
 
 import tensorflow as tf  # noqa: E402
 
-# Settled when TensorFlow runs its first operation; four, so that each test may train on one, two or four.
+# Fixed when TensorFlow runs its first operation; four, so that each test can train on one, two or four.
 tf.config.set_logical_device_configuration(
     tf.config.list_physical_devices("CPU")[0], [tf.config.LogicalDeviceConfiguration()] * 4
 )
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add the options of this suite."""
+    parser.addoption("--seed", type=int, help="Seed of what is random in tests.  [default: a new one, shown]")
+    parser.addoption(
+        "--repeats", type=int, default=1, help="Multiplies what is tried many times: kills, hostile requests."
+    )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Choose the seed, once for all processes: pytest-xdist passes it on."""
+    if config.option.seed is None:
+        config.option.seed = random.randrange(2**32)
+
+
+def pytest_report_header(config: pytest.Config) -> str:
+    """Show the seed."""
+    return f"seed: {config.option.seed}, repeats: {config.option.repeats}"
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Start with the files that take longest, so that both processes end at about the same time."""
+    rank = {"training": 0, "cli": 1, "data": 2, "distribution": 3, "export": 4}
+    items.sort(key=lambda item: rank.get(item.path.parent.name, len(rank)))
+
+
+@pytest.fixture(scope="session")
+def repeats(request: pytest.FixtureRequest) -> int:
+    """The factor of what is tried many times."""
+    return int(request.config.option.repeats)
+
+
+@pytest.fixture
+def chance(request: pytest.FixtureRequest) -> random.Random:
+    """A random generator that depends on --seed and on the test."""
+    return random.Random(f"{request.config.option.seed} {request.node.nodeid}")
+
+
 @pytest.fixture(scope="session")
 def sample_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run folder of three epochs on the sample, with everything that a run leaves. Not to be changed."""
+    """A run folder of three epochs on the sample, with everything that a run leaves. Do not change it."""
     from lenet_keras import TrainConfig, train
 
     run_dir = tmp_path_factory.mktemp("runs") / "fashion_mnist_sample" / "none" / "7"

@@ -1,4 +1,4 @@
-"""Settings: what is accepted, what is refused and how, and that JSON gives back what was written."""
+"""Settings: what is accepted, what is rejected and how, and the way through JSON and back."""
 
 import json
 import math
@@ -60,17 +60,17 @@ def test_reg_has_one_spelling():
         ("seed", 2**32),
     ],
 )
-def test_a_wrong_setting_is_named_with_its_value(setting, value):
-    with pytest.raises(InvalidArgument) as refused:
+def test_an_invalid_setting_is_named_with_its_value(setting, value):
+    with pytest.raises(InvalidArgument) as rejected:
         TrainConfig(**{setting: value})
-    message = str(refused.value)
+    message = str(rejected.value)
     assert str(value) in message
     assert "\n" not in message
     if setting != "dataset":
         assert setting in message
 
 
-def test_the_batch_may_be_all_that_is_left_to_train_on():
+def test_a_batch_may_hold_all_training_images():
     assert TrainConfig(batch_size=55_000).batch_size == 55_000
 
 
@@ -79,16 +79,16 @@ def test_early_stopping_needs_validation_images():
         TrainConfig(early_stopping=3, validation=0)
 
 
-def test_json_gives_back_the_settings():
+def test_settings_are_read_back_from_json():
     config = TrainConfig(reg="dropout", learning_rate=3e-4, early_stopping=4, seed=9)
     assert TrainConfig.from_json(json.loads(json.dumps(config.to_json()))) == config
 
 
-def test_a_setting_of_another_version_is_refused():
+def test_an_unknown_setting_is_rejected():
     with pytest.raises(InvalidArgument, match="'warm_up'"):
         TrainConfig.from_json({**TrainConfig().to_json(), "warm_up": 5})
 
 
-def test_differences_name_both_values_and_pass_over_what_may_change():
-    there, here = TrainConfig(epochs=10), TrainConfig(epochs=20, histograms=True, learning_rate=0.001)
-    assert there.differences(here) == ["learning_rate: 0.0001 there, 0.001 here"]
+def test_differences_name_both_values_and_ignore_what_may_change():
+    before, now = TrainConfig(epochs=10), TrainConfig(epochs=20, histograms=True, learning_rate=0.001)
+    assert before.differences(now) == ["learning_rate: 0.0001, now 0.001"]

@@ -1,6 +1,6 @@
-"""The data sets by name: their classes, their sizes, and the sums that their contents are checked by.
+"""The datasets by name: their classes, their sizes, and the checksums of their contents.
 
-Pure Python, so that a command line can offer the names without loading NumPy or TensorFlow.
+Importing this module loads no NumPy and no TensorFlow, so that a command line can offer the names.
 """
 
 from __future__ import annotations
@@ -11,29 +11,33 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 
-from lenet_keras.errors import InvalidArgument
+from lenet_keras.errors import InvalidArgument, excerpt
 
 DEFAULT_DATASET = "fashion_mnist"
 SAMPLE_DATASET = "fashion_mnist_sample"
+IMAGE_SHAPE = (28, 28, 1)  # height, width, channels: of every dataset here
 
 
 @dataclass(frozen=True)
 class DatasetSpec:
-    """What is known of a data set before it is opened.
+    """What is known about a dataset before it is read.
 
     Attributes:
-        name: as TFDS calls it (`emnist/letters` is a builder and its configuration).
+        name: TFDS's (`emnist/letters` is a builder and its configuration).
+        title: for people.
         class_names: in the order of the labels 0, 1, 2...
-        default_validation: how many training images are held out when the user does not say.
-        is_sample: a slice for trials; its metrics say nothing about the full set.
-        download_url: one of the files that TFDS downloads, to see whether its site answers; empty if TFDS has none.
-        debian_package: the Debian and Ubuntu package that holds the set as IDX files; empty if there is none.
-        idx_sha256: SHA-256 of each decompressed IDX file by its name without `.gz`; empty if it is not read from those.
-        idx_sha256_of_gz: the sums are of the compressed files, since nobody publishes those of the decompressed ones.
+        train_size, test_size: images.
+        citation: the publication.
+        default_validation: how many training images are held out by default.
+        is_sample: a small part of a dataset, for trials; its metrics say nothing about the full one.
+        download_url: one of the files that TFDS downloads, to see whether the site answers; empty if TFDS has none.
+        debian_package: the Debian and Ubuntu package that holds the dataset as IDX files; empty if there is none.
+        idx_sha256: SHA-256 of each decompressed IDX file, by its name without `.gz`; empty if IDX files are not read.
+        idx_sha256_of_gz: `idx_sha256` is of the compressed files, as no checksums of their contents are published.
         content_sha256: digests of the training and the test examples in canonical order (`arrays.canonical_order`),
-            the same whichever source they were read from; None where the set could not be had to compute them.
-        first_label: the lowest label in the stored files; the labels returned start at 0.
-        transposed: the stored pictures have rows and columns swapped; those returned are upright.
+            which do not depend on the source; None where the dataset could not be obtained to compute them.
+        first_label: the lowest label in the stored files; labels in memory start at 0.
+        transposed: whether the stored images have rows and columns swapped; images in memory are upright.
     """
 
     name: str
@@ -54,6 +58,7 @@ class DatasetSpec:
 
     @property
     def num_classes(self) -> int:
+        """The number of classes."""
         return len(self.class_names)
 
 
@@ -74,7 +79,7 @@ _EMNIST_CITATION = "G. Cohen, S. Afshar, J. Tapson, A. van Schaik: EMNIST (2017)
 
 _DIGITS = tuple(string.digits)
 _CAPITALS = tuple(string.ascii_uppercase)
-# Of the lower-case letters, the 47-class sets keep those that do not look like their capitals.
+# Of the lower-case letters, the 47 classes keep those that do not look like their capitals.
 _MERGED = _DIGITS + _CAPITALS + tuple("abdefghnqrt")
 
 
@@ -123,7 +128,7 @@ _ALL = (
         test_size=10_000,
         citation="Y. LeCun, C. Cortes, C. J. C. Burges: The MNIST database of handwritten digits",
         download_url="https://storage.googleapis.com/cvdf-datasets/mnist/t10k-labels-idx1-ubyte.gz",
-        # Several public programs that download MNIST pin these same four.
+        # Several public programs that download MNIST pin the same four.
         idx_sha256={
             "train-images-idx3-ubyte": "ba891046e6505d7aadcbbe25680a0738ad16aec93bde7f9b65e87a2fc25776db",
             "train-labels-idx1-ubyte": "65a50cbbf4e906d70832878ad85ccda5333a97f0f4c3dd2ef09a8a9eef7101c5",
@@ -139,7 +144,7 @@ _ALL = (
         test_size=10_000,
         citation="T. Clanuwat et al.: Deep Learning for Classical Japanese Literature (2018), arXiv:1812.01718",
         download_url="http://codh.rois.ac.jp/kmnist/dataset/kmnist/t10k-labels-idx1-ubyte.gz",
-        # TFDS registers these for its download.
+        # The checksums that TFDS registers for its download.
         idx_sha256_of_gz=True,
         idx_sha256={
             "train-images-idx3-ubyte": "51467d22d8cc72929e2a028a0428f2086b092bb31cfb79c69cc0a90ce135fde4",
@@ -181,13 +186,16 @@ DATASETS: Mapping[str, DatasetSpec] = MappingProxyType({spec.name: spec for spec
 
 
 def dataset_spec(name: str) -> DatasetSpec:
-    """The data set of that name.
+    """Return what is known about the dataset `name`.
+
+    >>> dataset_spec("emnist/letters").train_size
+    88800
 
     Raises:
-        InvalidArgument: there is none; the message names the one received, those allowed, and a close match.
+        InvalidArgument: no such dataset; the message lists those that exist, and a similar name.
     """
     if name in DATASETS:
         return DATASETS[name]
     close = difflib.get_close_matches(name, DATASETS, n=1)
     hint = f" Did you mean {close[0]!r}?" if close else ""
-    raise InvalidArgument(f"Unknown data set {name[:100]!r}.{hint} Allowed: {', '.join(DATASETS)}.")
+    raise InvalidArgument(f"Unknown dataset {excerpt(name)}.{hint} Allowed: {', '.join(DATASETS)}.")

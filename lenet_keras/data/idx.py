@@ -5,18 +5,20 @@ Format: http://yann.lecun.com/exdb/mnist/, "THE IDX FILE FORMAT".
 
 from __future__ import annotations
 
+import contextlib
 import gzip
 import hashlib
 import math
 import struct
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
-from lenet_keras.errors import LenetKerasError
+from lenet_keras.errors import DatasetDamaged, LenetKerasError
+from lenet_keras.files import creating_folder
 
 Bytes = npt.NDArray[np.uint8]
 
@@ -28,63 +30,74 @@ IDX_NAMES = tuple(name for pair in IDX_FILES.values() for name in pair)
 
 
 def holds_idx(folder: Path) -> bool:
-    """Whether any of the four files is in `folder`; one alone makes it a damaged copy, not an absent one."""
+    """Return whether any of the four files is in `folder`; a single one makes it a damaged copy, not a missing one.
+
+    >>> holds_idx(Path("nowhere"))
+    False
+    """
     return any(_stored(folder, name) for name in IDX_NAMES)
 
 
 def read_idx_folder(
-    folder: Path, mend: str, sha256: Mapping[str, str] | None, of_gz: bool = False
+    folder: Path, remedy: str, sha256: Mapping[str, str] | None, of_gz: bool = False
 ) -> dict[str, tuple[Bytes, Bytes]]:
-    """Read the four files of a data set, each raw or with `.gz`.
+    """Read the four files of a dataset, each raw or with `.gz`.
+
+    >>> images, labels = read_idx_folder(Path(__file__).parent / "fashion_mnist_sample", "reinstall", None)["test"]
+    >>> images.shape, labels.shape
+    ((500, 28, 28), (500,))
 
     Args:
         folder: holds the files.
-        mend: what to do about a file that is wrong, for the message.
-        sha256: the expected sum of each, by its name without `.gz`; None to check the format only.
-        of_gz: the sums are of the compressed files, so only those will do; otherwise of the decompressed contents.
+        remedy: what to do about a file that is wrong, for the message.
+        sha256: the expected checksum of each file, by its name without `.gz`; None to check the format only.
+        of_gz: the checksums are of the compressed files, so only those will do; otherwise of the decompressed contents.
 
     Returns:
         (images uint8 [N, rows, columns], labels uint8 [N]) under "train" and "test".
 
     Raises:
-        LenetKerasError: a file is missing, truncated, damaged or not the one expected; names it and what to do.
+        DatasetDamaged: a file is missing, truncated, damaged or not the expected one; the message names it.
     """
     paths = {name: _stored(folder, name, gz_only=of_gz) for name in IDX_NAMES}
     missing = ", ".join(name + (".gz" if of_gz else "[.gz]") for name, path in paths.items() if path is None)
     if missing:
-        raise LenetKerasError(f"{folder}: expected the four IDX files of the data set, found no {missing}; {mend}.")
+        raise DatasetDamaged(f"{folder}: expected the four IDX files of the dataset, found no {missing}; {remedy}.")
 
     def read(name: str) -> Bytes:
         path = paths[name]
-        assert path is not None  # looked for above
-        return read_idx(path, mend, sha256[name] if sha256 else None, of_gz)
+        assert path is not None  # or it would be missing
+        return read_idx(path, remedy, sha256[name] if sha256 else None, of_gz)
 
     return {split: (read(images), read(labels)) for split, (images, labels) in IDX_FILES.items()}
 
 
-def read_idx(path: Path, mend: str, sha256: str | None = None, of_gz: bool = False) -> Bytes:
-    """Read one IDX file of unsigned bytes, raw or gzip by its suffix, as an array of the shape that its header gives.
+def read_idx(path: Path, remedy: str, sha256: str | None = None, of_gz: bool = False) -> Bytes:
+    """Read one IDX file of unsigned bytes, raw or gzip by its suffix, as an array of the shape that its header states.
 
-    The sum is checked last where it can be: a truncated file is better called that than one with a wrong sum.
+    The checksum comes last: for a truncated file, the message should say that it is truncated.
+
+    >>> read_idx(Path(__file__).parent / "fashion_mnist_sample" / f"{IDX_NAMES[1]}.gz", "reinstall")[:5].tolist()
+    [9, 0, 0, 3, 0]
 
     Raises:
-        LenetKerasError: the file cannot be read, or is not the one expected.
+        DatasetDamaged: the file cannot be read, or is not the expected one.
     """
 
     def expect(what: str, expected: object, found: object) -> None:
         if found != expected:
-            raise LenetKerasError(f"{path}: {what}: expected {expected}, found {found}; {mend}.")
+            raise DatasetDamaged(f"{path}: {what}: expected {expected}, found {found}; {remedy}.")
 
     try:
         content = path.read_bytes()
     except OSError as error:
-        raise LenetKerasError(f"{path}: expected a readable file, found: {error.strerror}; {mend}.") from error
+        raise DatasetDamaged(f"{path}: expected a readable file, found: {error.strerror}; {remedy}.") from error
     compressed = content
     if path.suffix == ".gz":
         try:
             content = gzip.decompress(content)
         except (EOFError, OSError, zlib.error) as error:  # gzip reports a truncated file as EOFError
-            raise LenetKerasError(f"{path}: expected a whole gzip file, found: {error}; {mend}.") from error
+            raise DatasetDamaged(f"{path}: expected a complete gzip file, found: {error}; {remedy}.") from error
 
     dimensions = 3 if "idx3" in path.name else 1
     magic = 0x0800 + dimensions
@@ -95,24 +108,50 @@ def read_idx(path: Path, mend: str, sha256: str | None = None, of_gz: bool = Fal
     shape = struct.unpack_from(f">{dimensions}I", content, 4)
     expect("length (decompressed)", f"{header + math.prod(shape)} bytes", f"{len(content)} bytes")
     if sha256 is not None:
-        summed, of_what = (compressed, "compressed") if of_gz else (content, "decompressed")
-        expect(f"SHA-256 of the {of_what} file", sha256, hashlib.sha256(summed).hexdigest())
+        hashed, which = (compressed, "compressed") if of_gz else (content, "decompressed")
+        expect(f"SHA-256 of the {which} file", sha256, hashlib.sha256(hashed).hexdigest())
     return np.frombuffer(content, dtype=np.uint8, offset=header).reshape(shape)
 
 
 def idx_bytes(array: Bytes) -> bytes:
-    """The contents of an IDX file that holds `array`."""
+    """Return the contents of an IDX file that holds `array`.
+
+    >>> idx_bytes(np.array([7, 9], np.uint8)).hex()
+    '00000801000000020709'
+    """
     return struct.pack(f">I{array.ndim}I", 0x0800 + array.ndim, *array.shape) + array.tobytes()
 
 
-def _stored(folder: Path, name: str, gz_only: bool = False) -> Path | None:
-    names = (f"{name}.gz",) if gz_only else (name, f"{name}.gz")
-    return next((folder / each for each in names if present(folder / each)), None)
+@contextlib.contextmanager
+def creating_idx_folder(target: Path) -> Iterator[Path]:
+    """Yield a temporary folder to fill, which becomes `target`, unless another process has created it in the meantime.
+
+    Raises:
+        LenetKerasError: the folder cannot be written to.
+    """
+    try:
+        with creating_folder(target) as temporary:
+            yield temporary
+    except OSError as error:
+        if not target.is_dir():
+            raise LenetKerasError(
+                f"{target}: expected a folder that can be written to, found: {error.strerror or error}; "
+                "XDG_CACHE_HOME can name another place for the cache."
+            ) from error
 
 
-def present(path: Path) -> bool:
-    """Whether `path` exists and may be looked at: another user's home folder holds nothing for this one."""
+def exists(path: Path) -> bool:
+    """Return whether `path` exists and may be looked at; what is in another user's private folder does not count.
+
+    >>> exists(Path(__file__)), exists(Path("nowhere"))
+    (True, False)
+    """
     try:
         return path.exists()
     except OSError:
         return False
+
+
+def _stored(folder: Path, name: str, gz_only: bool = False) -> Path | None:
+    names = (f"{name}.gz",) if gz_only else (name, f"{name}.gz")
+    return next((folder / each for each in names if exists(folder / each)), None)

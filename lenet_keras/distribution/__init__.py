@@ -1,4 +1,1 @@
-"""Where a training runs: one device, several, or several machines, each as a tf.distribute strategy.
-
-Importing this package loads no TensorFlow; `placement` and `workers` do.
-"""
+"""Where training runs: on one device, several devices, or several machines, each as a tf.distribute strategy."""

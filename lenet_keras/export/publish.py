@@ -1,23 +1,99 @@
-"""From a trained model to a published version: written aside, tried in a fresh process, renamed into place."""
+"""Publishing SavedModels: built at a temporary path, checked, and renamed to the next version."""
 
 from __future__ import annotations
 
 import errno
+import logging
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+import keras
 import numpy as np
 import numpy.typing as npt
+import tensorflow as tf
 
-from lenet_keras.data import Split
-from lenet_keras.errors import InvalidArgument, first_line
-from lenet_keras.export import layout
-from lenet_keras.export.verify import ExportError, Trial
-from lenet_keras.files import scratch, sync
+from lenet_keras.data.arrays import Split
+from lenet_keras.data.catalogue import DEFAULT_DATASET, dataset_spec
+from lenet_keras.data.load import load
+from lenet_keras.errors import ExportError, InvalidArgument, check_integer, first_line
+from lenet_keras.export.card import CARD, model_card
+from lenet_keras.export.signatures import write_saved_model, write_warmup
+from lenet_keras.export.verify import ExportCheck
+from lenet_keras.files import sync, temporary_folder, write_atomically
+from lenet_keras.inference.run_model import load_run_model
+from lenet_keras.models import parse_reg
+from lenet_keras.runs import RunFolder
+from lenet_keras.serving.config import DEFAULT_EXPORT_DIR, version_folders, write_server_configs
 
-if TYPE_CHECKING:
-    import keras
+logger = logging.getLogger(__name__)
+
+
+def export_run(
+    run_dir: Path,
+    export_dir: Path = DEFAULT_EXPORT_DIR,
+    *,
+    data_dir: Path | None = None,
+    keep: int | None = None,
+) -> Path:
+    """Publish the model of the run in `run_dir` as the next version in `export_dir`, and name it in metrics.json.
+
+    Before it appears, the SavedModel is run in a fresh process on the test images: it must agree with the model, and
+    its accuracy must equal that in metrics.json. The model's card and TensorFlow Serving's configuration files in
+    `export_dir` are brought up to date.
+
+    >>> export_run(Path("runs/fashion_mnist_sample/none/7"), keep=3).as_posix()
+    'exported_models/lenet5_none_fashion_mnist_sample/1'
+
+    Args:
+        run_dir: a finished run.
+        export_dir: the folder of the exported models.
+        data_dir: the folder of the run's dataset, as `lenet_keras.data.load.load` takes it.
+        keep: how many versions of the model to keep, 1 or more; older ones are removed. None keeps all.
+
+    Returns:
+        The version folder, `<export_dir>/lenet5_<reg>/<version>`.
+
+    Raises:
+        InvalidArgument: `keep` is below 1.
+        RunNotFound, RunUnfinished, RunDamaged: there is no finished run, or its files are damaged.
+        DatasetNotFound, DatasetDamaged: the run's dataset cannot be loaded.
+        ExportError: the export failed and left no version.
+        OSError: the version is published, but what goes with it could not be written.
+    """
+    if keep is not None:
+        check_integer("keep", keep, 1)
+    folder = RunFolder(run_dir)
+    config, metrics, record = folder.read_config(), folder.read_metrics(), folder.read_record()
+    model = load_run_model(folder)
+    spec = dataset_spec(config.dataset)
+    test = load(config.dataset, data_dir).test
+    model_dir = export_dir / model_name(parse_reg(config.reg), config.dataset)
+    version = export_model(model, model_dir, spec.class_names, test, accuracy=metrics["test"]["accuracy"])
+    write_atomically(model_dir / CARD, model_card(version, config, record, metrics, spec, test.images[0]).encode())
+    try:
+        # Read again: another export of the run may have written its own in the meantime.
+        folder.write_metrics({**folder.read_metrics(), "export": str(version)})
+    except OSError as error:  # a run may be read-only; the version is published all the same
+        logger.warning("%s does not name the export: %s", folder.metrics_json, error.strerror)
+    if keep is not None:
+        remove_old_versions(model_dir, keep)
+    write_server_configs(export_dir)
+    return version
+
+
+def model_name(reg: Sequence[str], dataset: str) -> str:
+    """Name the folder of a variant's versions.
+
+    Every dataset but the full Fashion-MNIST is in the name, so that a model of another dataset, or of a sample, is
+    never served as a newer version of the real one.
+
+    >>> model_name(("dropout", "weight_decay"), "fashion_mnist"), model_name(("none",), "emnist/letters")
+    ('lenet5_dropout_weight_decay', 'lenet5_none_emnist_letters')
+    """
+    parts = ["lenet5", *(reg or ("none",))]
+    if dataset != DEFAULT_DATASET:
+        parts.append(dataset.replace("/", "_"))
+    return "_".join(parts)
 
 
 def export_model(
@@ -28,17 +104,17 @@ def export_model(
     *,
     accuracy: float | None = None,
 ) -> Path:
-    """Publish `model` as the next version in `model_dir`, after it ran in a fresh process and agreed with the model.
+    """Publish `model` as the next version in `model_dir`, after its export ran in a fresh process and agreed with it.
 
     The SavedModel has the signatures of `lenet_keras.export.signatures`, and requests on real images with which
-    TensorFlow Serving warms up. Versions count up from the largest there. The folder appears by one rename; after any
-    failure, Ctrl-C included, there is none.
+    TensorFlow Serving warms up. Versions count up from the largest existing one. The folder appears by one rename;
+    after any failure, including Ctrl-C, none is left.
 
     Args:
         model: maps float32 pixels 0..255 [N, height, width, 1] to logits [N, classes]; its last layer is called
             "logits", as `build_lenet5` calls it.
-        model_dir: the model's folder, made if missing; versions are its numbered children.
-        class_names: one a class, in the order of the logits.
+        model_dir: the model's folder, created if missing; versions are its numbered children.
+        class_names: one per class, in the order of the logits.
         test: real images to compare on, at least one, with their labels.
         accuracy: the model's on `test` as it was measured before, a fraction. None: what it has now.
 
@@ -49,72 +125,75 @@ def export_model(
         InvalidArgument: images or class names do not fit the model.
         ExportError: the files cannot be written, the fresh process failed, or its outputs differ from the model's.
     """
-    import tensorflow as tf
-
-    from lenet_keras.export.signatures import write_saved_model
-    from lenet_keras.export.warmup import write_warmup
-
-    check_request(model, class_names, test.images)
-    trial = Trial(model, class_names, test, accuracy)
+    check_examples(model, class_names, test.images)
+    check = ExportCheck(model, class_names, test, accuracy)
     try:
         model_dir.mkdir(parents=True, exist_ok=True)
         # TensorFlow Serving ignores names that are not numbers.
-        with scratch(model_dir, "export") as aside:
-            built = aside / "saved_model"
+        with temporary_folder(model_dir, "export") as temporary:
+            built = temporary / "saved_model"
             write_saved_model(model, class_names, built)
-            trial.run(built, aside)
-            write_warmup(built, test.images)
-            _sync_tree(built)
+            check.run(built, temporary)
+            write_warmup(built, check.signatures.values(), test.images)
+            # TensorFlow Serving never retries a version that has failed once, so a power cut must not leave a truncated
+            # file under the final name.
+            for path in [*built.rglob("*"), built]:
+                sync(path)
             version = _rename_to_next_version(built, model_dir)
         sync(model_dir)
     except (OSError, tf.errors.OpError) as error:
-        cause = first_line(error)
-        raise ExportError(f"cannot export to {model_dir}: {cause}") from error
+        raise ExportError(f"cannot export to {model_dir}: {first_line(error)}") from error
     return version
 
 
-def remove_oldest(model_dir: Path, keep: int) -> None:
-    """Remove all versions in `model_dir` but the `keep` newest, 1 or more.
+def check_examples(model: keras.Model, class_names: Sequence[str], images: npt.NDArray[np.uint8]) -> None:
+    """Raise `InvalidArgument` unless images and class names fit the model.
 
-    Each vanishes by one rename before its files are removed, so that no server sees a part of it.
-
-    Raises:
-        OSError: a version cannot be removed.
+    >>> from lenet_keras.models import build_lenet5
+    >>> check_examples(build_lenet5(), [f"class {i}" for i in range(10)], np.zeros((1, 28, 28, 1), np.uint8))
     """
-    for version in layout.version_folders(model_dir)[:-keep]:
-        with scratch(model_dir, "removed") as aside:
-            version.rename(aside / version.name)
-
-
-def check_request(model: keras.Model, class_names: Sequence[str], images: npt.NDArray[np.uint8]) -> None:
-    """Raise `InvalidArgument` unless images and class names fit the model."""
     image_shape, classes = tuple(model.input_shape[1:]), model.output_shape[-1]
     if images.dtype != np.uint8 or images.shape[1:] != image_shape or len(images) == 0:
-        wanted = ", ".join(map(str, image_shape))
+        expected = ", ".join(map(str, image_shape))
         raise InvalidArgument(
-            f"images to compare on must be uint8 [N, {wanted}]. Received: {images.dtype} {list(images.shape)}"
+            f"images to compare on must be uint8 [N, {expected}]. Received: {images.dtype} {list(images.shape)}"
         )
     if len(class_names) != classes or not all(name and "\n" not in name for name in class_names):
         raise InvalidArgument(f"class_names must be {classes} names of one line each. Received: {list(class_names)}")
 
 
-def _sync_tree(folder: Path) -> None:
-    # TensorFlow Serving never tries a version again that failed once, so no power cut may leave a short file under the
-    # final name.
-    for path in [*folder.rglob("*"), folder]:
-        sync(path)
+def remove_old_versions(model_dir: Path, keep: int) -> None:
+    """Remove all versions in `model_dir` except the `keep` newest, 1 or more.
+
+    Each vanishes by one rename before its files are removed, so that no server sees part of it.
+
+    >>> from tempfile import TemporaryDirectory
+    >>> with TemporaryDirectory() as folder:
+    ...     for name in ("8", "9", "10"):
+    ...         Path(folder, name).mkdir()
+    ...     remove_old_versions(Path(folder), keep=2)
+    ...     [version.name for version in version_folders(Path(folder))]
+    ['9', '10']
+
+    Raises:
+        OSError: a version cannot be removed.
+    """
+    for version in version_folders(model_dir)[:-keep]:
+        with temporary_folder(model_dir, "removed") as temporary:
+            version.rename(temporary / version.name)
 
 
 def _rename_to_next_version(built: Path, model_dir: Path) -> Path:
-    there = layout.version_folders(model_dir)
-    version = int(there[-1].name) if there else 0
+    existing = version_folders(model_dir)
+    version = int(existing[-1].name) if existing else 0
     while True:
         version += 1
         target = model_dir / str(version)
         try:
             built.rename(target)
         except OSError as error:
-            # Another export took this number since the folder was listed: a rename onto a folder with content fails.
+            # Another export has taken this number since the listing: a rename onto a folder with content
+            # fails.
             if error.errno not in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR):
                 raise
         else:

@@ -1,10 +1,9 @@
-"""A program of its own, run by its path: it calls the signatures of a SavedModel in a process that has no Keras.
+"""A stand-alone program, run by its path: call the signatures of a SavedModel in a process that has no Keras.
 
     python run_signatures.py SAVED_MODEL INPUTS.npz OUTPUTS.npz
 
-INPUTS holds one array a signature, named "signature/argument"; OUTPUTS gets one a result, "signature/output". Strings
-travel as NumPy's bytes.
-It imports nothing of this package, so it runs however the package was installed.
+INPUTS holds one array per call, named "signature/argument"; OUTPUTS receives one per result, "signature/output".
+Strings travel as NumPy's bytes. It imports nothing of this package, so it runs however the package was installed.
 """
 
 from __future__ import annotations
@@ -30,12 +29,12 @@ def main(saved_model: str, inputs: str, outputs: str) -> None:
 
     loaded = tf.saved_model.load(saved_model)
     results: dict[str, list[np.ndarray]] = {}
-    with np.load(inputs) as feeds:
-        for key, values in feeds.items():
+    with np.load(inputs) as calls:
+        for key, values in calls.items():
             signature, argument = key.split("/")
             for start in range(0, len(values), BATCH):
-                fed = tf.constant(values[start : start + BATCH])
-                for name, tensor in loaded.signatures[signature](**{argument: fed}).items():
+                part = tf.constant(values[start : start + BATCH])
+                for name, tensor in loaded.signatures[signature](**{argument: part}).items():
                     array = np.array(tensor.numpy().tolist()) if tensor.dtype == tf.string else tensor.numpy()
                     results.setdefault(f"{signature}/{name}", []).append(array)
     # NumPy's stub takes the arrays' names for its own options.

@@ -1,4 +1,4 @@
-"""Does a SavedModel say what the model says? Asked in a fresh process, on real images, before it is published."""
+"""Does an exported model return what the model returns? A SavedModel is run in a fresh process, on real images."""
 
 from __future__ import annotations
 
@@ -8,80 +8,100 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import keras
 import numpy as np
 import numpy.typing as npt
+import tensorflow as tf
 
-from lenet_keras.data import Split
-from lenet_keras.errors import LenetKerasError
-from lenet_keras.export import agreement, run_signatures
-from lenet_keras.export.example_inputs import CLASSIFYING, inputs
-from lenet_keras.metrics import softmax
+from lenet_keras.data.arrays import Split
+from lenet_keras.errors import ExportError
+from lenet_keras.export import run_signatures
+from lenet_keras.export.signatures import Tensor, class_outputs, describe_signatures, penultimate
+from lenet_keras.inference.measure import in_batches, softmax
 
-if TYPE_CHECKING:
-    import keras
-
-# Images that every signature is tried on; all are given to one. A wrong graph shows on the first image, a wrong batch
-# dimension on more than one.
+# Probabilities may differ by this much. Both sides compute in float32 on the same CPU, but a graph fuses operations
+# that eager calls do not: 6e-8 was seen for LeNet-5.
+TOLERANCE = 1e-5
+# Images that every signature is tested on; one signature gets all of them. A wrong graph shows on the first image, a
+# wrong batch dimension on more than one.
 COMPARED = 200
-_BATCH = 1000
+_TESTED_ON_ALL = "uint8"
+
+Outputs = dict[str, npt.NDArray[Any]]
 
 
-class ExportError(LenetKerasError):
-    """A model could not be exported; nothing was published."""
+class Disagreement(Exception):
+    """An output differs from the expected one. The message is one line and leaves the consequences to the caller."""
 
 
-class Trial:
-    """What a SavedModel has to stand before it is published."""
+class ExportCheck:
+    """The check that a SavedModel has to pass before it is published.
+
+    Attributes:
+        signatures: those that it must have, by name.
+    """
 
     def __init__(self, model: keras.Model, class_names: Sequence[str], test: Split, accuracy: float | None) -> None:
-        """Ask `model` what is right.
+        """Compute the expected outputs with `model`.
 
         Args:
             model: maps pixels float32 0..255 to logits; its last layer is called "logits".
-            class_names: one a class.
+            class_names: one per class.
             test: images and labels, at least one; all go through the signature `uint8`, the first 200 through each.
             accuracy: what was measured on `test` before, a fraction; None: what `model` has now.
 
         Raises:
             ExportError: the model's logits are not finite.
         """
+        self.signatures = describe_signatures(model.input_shape[1:], len(class_names))
         self._class_names = class_names
         self._test = test
         self._accuracy = accuracy
         self._some = test.images[:COMPARED]
         self._probabilities = model_probabilities(model, test.images)
-        self._features = _model_features(model, self._some)
+        self._features = _on_cpu(penultimate(model), self._some)
 
     def run(self, saved_model: Path, scratch: Path) -> None:
-        """Run every signature of `saved_model`, the folder of saved_model.pb, in a fresh process and compare.
+        """Call every signature of `saved_model`, the folder of saved_model.pb, in a fresh process and compare.
 
         Args:
-            saved_model: the folder that holds saved_model.pb.
+            saved_model: the folder of saved_model.pb.
             scratch: an existing folder for the arrays that travel between the processes.
 
         Raises:
-            ExportError: a signature failed or disagrees, or the accuracy is another one.
+            ExportError: a signature failed or disagrees, or the accuracy differs.
             OSError: `scratch` cannot be written to.
         """
-        feeds = {f"{signature}/{name}": array for signature, (name, array) in inputs(self._some).items()}
-        results = run_fresh(saved_model, {**feeds, "uint8/images": self._test.images}, scratch)
+        images = {name: self._test.images if name == _TESTED_ON_ALL else self._some for name in self.signatures}
+        calls = {
+            f"{name}/{signature.argument.name}": signature.example_input(images[name])
+            for name, signature in self.signatures.items()
+        }
+        results = run_fresh(saved_model, calls, scratch)
         try:
-            for signature in CLASSIFYING:
-                expected = self._probabilities if signature == "uint8" else self._probabilities[: len(self._some)]
-                agreement.check_classes(signature, _of(signature, results), expected, self._class_names)
-            agreement.check_features(_of("features", results), self._features)
-            class_ids = results["uint8/class_id"]
-            agreement.check_accuracy(class_ids, self._test.labels, self._probabilities, self._accuracy)
-        except agreement.Disagreement as error:
+            for name in self.signatures:
+                prefix = f"{name}/"
+                outputs = {key.removeprefix(prefix): value for key, value in results.items() if key.startswith(prefix)}
+                if name == "features":
+                    check_features(outputs, self._features)
+                else:
+                    check_classes(name, outputs, self._probabilities[: len(images[name])], self._class_names)
+            class_ids = results[f"{_TESTED_ON_ALL}/class_id"]
+            check_accuracy(class_ids, self._test.labels, self._probabilities, self._accuracy)
+        except Disagreement as error:
             raise ExportError(f"{error}: it was not published") from error
 
 
 def model_probabilities(model: keras.Model, images: npt.NDArray[np.uint8]) -> npt.NDArray[np.float64]:
     """Compute the model's own class probabilities [N, classes] for pixels 0..255 [N, height, width, channels].
 
-    On the CPU, as the fresh process does: a GPU's reduced precision (TF32) would differ by more than the tolerance.
+    On the CPU, as in the fresh process: a GPU's reduced precision (TF32) would differ by more than the tolerance.
+
+    >>> from lenet_keras.models import build_lenet5
+    >>> model_probabilities(build_lenet5(), np.zeros((2, 28, 28, 1), np.uint8)).shape
+    (2, 10)
 
     Raises:
         ExportError: a value is not finite.
@@ -92,23 +112,23 @@ def model_probabilities(model: keras.Model, images: npt.NDArray[np.uint8]) -> np
     return softmax(logits)
 
 
-def run_fresh(saved_model: Path, feeds: dict[str, npt.NDArray[Any]], scratch: Path) -> dict[str, npt.NDArray[Any]]:
+def run_fresh(saved_model: Path, calls: dict[str, npt.NDArray[Any]], scratch: Path) -> dict[str, npt.NDArray[Any]]:
     """Call signatures of `saved_model` in a fresh process that has TensorFlow, but neither Keras nor a GPU.
 
     Args:
-        saved_model: the folder that holds saved_model.pb.
-        feeds: "signature/argument" to the array to call it with; strings as NumPy's bytes.
+        saved_model: the folder of saved_model.pb.
+        calls: "signature/argument" to the array to call it with; strings as NumPy's bytes.
         scratch: an existing folder for the arrays that travel between the processes.
 
     Returns:
-        "signature/output" to what came back; strings as NumPy's bytes.
+        "signature/output" to what was returned; strings as NumPy's bytes.
 
     Raises:
         ExportError: the process failed or was killed.
         OSError: `scratch` cannot be written to.
     """
     inputs, outputs = scratch / "inputs.npz", scratch / "outputs.npz"
-    np.savez(inputs, **feeds)  # type: ignore[arg-type]  # its stub takes the arrays' names for its own options
+    np.savez(inputs, **calls)  # type: ignore[arg-type]  # its stub takes the arrays' names for its own options
     # This process may hold all memory of the GPU already.
     environment = os.environ | {"TF_CPP_MIN_LOG_LEVEL": "3", "CUDA_VISIBLE_DEVICES": "-1"}
     command = [sys.executable, run_signatures.__file__, str(saved_model), str(inputs), str(outputs)]
@@ -117,28 +137,111 @@ def run_fresh(saved_model: Path, feeds: dict[str, npt.NDArray[Any]], scratch: Pa
     )
     if finished.returncode < 0:
         cause = f"it was killed by {signal.Signals(-finished.returncode).name}"
-        raise ExportError(f"the process that tries the SavedModel before it is published died: {cause}")
+        raise ExportError(f"the process that tests the SavedModel before it is published died: {cause}")
     if finished.returncode > 0:
         cause = (finished.stderr.strip().splitlines() or [f"exit code {finished.returncode}"])[-1]
-        raise ExportError(f"the SavedModel failed when it was tried in a fresh process: {cause}")
+        raise ExportError(f"the SavedModel failed when it was tested in a fresh process: {cause}")
     with np.load(outputs) as results:
         return dict(results)
 
 
-def _model_features(model: keras.Model, images: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
-    import keras
+def check_classes(
+    name: str, outputs: Outputs, expected: npt.NDArray[np.float64], class_names: Sequence[str] | None
+) -> None:
+    """Compare the classes that a signature or file returned for some images with the model's own probabilities.
 
-    return _on_cpu(keras.Model(model.input, model.get_layer("logits").input), images)
+    >>> outputs = {"probabilities": np.array([[0.25, 0.75]], np.float32), "class_id": np.array([1])}
+    >>> check_classes("onnx", outputs, np.array([[0.25, 0.75]]), None)
+
+    Args:
+        name: of the signature or format, for messages.
+        outputs: `probabilities` [N, classes], `class_id` [N] and `class_name` [N], bytes of UTF-8.
+        expected: probabilities [N, classes].
+        class_names: one per class; None: no `class_name` is expected.
+
+    Raises:
+        Disagreement: a shape or type is wrong, a probability differs by more than `TOLERANCE`, a class is not the most
+            probable one (of two within twice the tolerance either will do), or a name is not that of its class.
+    """
+    classes = expected.shape[-1]
+    probabilities, class_id, class_name = class_outputs(classes)
+    for output in (probabilities, class_id) if class_names is None else (probabilities, class_id, class_name):
+        _check_form(name, output, outputs, len(expected))
+    _check_close(name, "probabilities", outputs["probabilities"], expected, 1.0)
+    for index, found in enumerate(outputs["class_id"]):
+        if not 0 <= found < classes or expected[index].max() - expected[index, found] > 2 * TOLERANCE:
+            raise Disagreement(
+                f"{name} disagrees with the model: image {index} is class {expected[index].argmax()} for the model "
+                f"and {found} for the export"
+            )
+        if class_names is not None and outputs["class_name"][index].decode() != class_names[found]:
+            called = outputs["class_name"][index].decode()
+            raise Disagreement(f"{name} calls class {found} {called!r}, expected {class_names[found]!r}")
+
+
+def check_features(outputs: Outputs, expected: npt.NDArray[np.float32]) -> None:
+    """Compare what the signature `features` returned, `features` [N, 84], with the model's own.
+
+    >>> check_features({"features": np.zeros((1, 84), np.float32)}, np.zeros((1, 84), np.float32))
+
+    Raises:
+        Disagreement: shape or type is wrong, or a value differs by more than `TOLERANCE` of the largest.
+    """
+    _check_form("features", Tensor("features", "float32", expected.shape[1:]), outputs, len(expected))
+    _check_close("features", "features", outputs["features"], expected, max(1.0, float(np.abs(expected).max())))
+
+
+def check_accuracy(
+    class_ids: npt.NDArray[np.int64],
+    labels: npt.NDArray[np.int64],
+    expected: npt.NDArray[np.float64],
+    accuracy: float | None,
+) -> None:
+    """Compare the accuracy of the classes returned with what was measured before.
+
+    Images whose two most probable classes are within twice the tolerance may have gone either way.
+
+    >>> check_accuracy(np.array([1]), np.array([1]), np.array([[0.25, 0.75]]), 1.0)
+
+    Args:
+        class_ids: [N].
+        labels: [N].
+        expected: probabilities [N, classes].
+        accuracy: a fraction; None: that of `expected`.
+
+    Raises:
+        Disagreement: the accuracies differ.
+    """
+    if accuracy is None:
+        accuracy = float((expected.argmax(axis=1) == labels).mean())
+    found = float((class_ids == labels).mean())
+    second, first = np.sort(expected, axis=1)[:, -2:].T
+    doubtful = int((first - second <= 2 * TOLERANCE).sum())
+    if abs(found - accuracy) * len(labels) > doubtful + 0.5:
+        raise Disagreement(f"its accuracy on {len(labels):,} images is {found:.4f}, expected {accuracy:.4f}")
+
+
+def _check_form(name: str, output: Tensor, outputs: Outputs, count: int) -> None:
+    expected = f"{output.dtype} {[count, *output.shape]}"
+    found = "nothing"
+    if output.name in outputs:
+        array = outputs[output.name]
+        found = f"{'string' if array.dtype.kind == 'S' else array.dtype.name} {list(array.shape)}"
+    if found != expected:
+        raise Disagreement(f"{name} returned {found} as {output.name}, expected {expected}")
+
+
+def _check_close(name: str, output: str, found: npt.NDArray[Any], expected: npt.NDArray[Any], scale: float) -> None:
+    worst = float(np.max(np.abs(found - expected))) / scale
+    if not worst <= TOLERANCE:  # so that NaN fails too
+        raise Disagreement(
+            f"{name} disagrees with the model: {output} differ by up to {worst:.2g}, expected {TOLERANCE:g} at most"
+        )
 
 
 def _on_cpu(model: keras.Model, images: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
-    import tensorflow as tf
+    def compute(part: npt.NDArray[np.uint8]) -> dict[str, npt.NDArray[np.float32]]:
+        return {"outputs": model(tf.cast(part, tf.float32), training=False).numpy()}
 
     with tf.device("/CPU:0"):
-        parts = [images[start : start + _BATCH] for start in range(0, len(images), _BATCH)]
-        return np.concatenate([model(tf.cast(part, tf.float32), training=False).numpy() for part in parts])
-
-
-def _of(signature: str, results: dict[str, npt.NDArray[Any]]) -> dict[str, npt.NDArray[Any]]:
-    prefix = f"{signature}/"
-    return {key.removeprefix(prefix): value for key, value in results.items() if key.startswith(prefix)}
+        return in_batches(compute, images)["outputs"]

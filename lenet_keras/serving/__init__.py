@@ -1,1 +1,1 @@
-"""TensorFlow Serving: its configuration, its client, and an embedded server for where there is none."""
+"""TensorFlow Serving: how it is configured and started, its client, and an embedded server for development."""

@@ -1,30 +1,88 @@
-"""The files that tell TensorFlow Serving what to serve and how: models, batching, monitoring."""
+"""The layout of an export folder, `<model name>/<version>/`, and TensorFlow Serving's configuration files in it."""
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lenet_keras.export import layout
 from lenet_keras.files import write_atomically
 
 if TYPE_CHECKING:
     from tensorflow_serving.config import model_server_config_pb2
 
+DEFAULT_EXPORT_DIR = Path("exported_models")
+WARMUP = Path("assets.extra", "tf_serving_warmup_requests")  # in a version folder, as TensorFlow Serving expects
+
+REST_PORT, GRPC_PORT = 8501, 8500  # TensorFlow Serving's own defaults
 MODELS, BATCHING, MONITORING = "models.config", "batching.config", "monitoring.config"
-CONTAINER_ROOT = "/models"  # where deploy/serving/compose.yaml and `lenet-keras serve` mount the folder of exports
-METRICS_PATH = "/monitoring/prometheus/metrics"
+CONTAINER_ROOT = "/models"  # where deploy/serving/compose.yaml and `lenet-keras serve` mount the export folder
+
+# TensorFlow Serving reads a version as a signed 64-bit integer; up to 18 digits always fit.
+_VERSION = re.compile("[0-9]{1,18}")
 
 _GENERATED = "# Written by lenet-keras at every export; changes are overwritten.\n"
-
-# Single pictures that arrive together are computed together: a batch of 64 takes a few times as long as one picture.
-# TensorFlow Serving closes a batch when it is full or its first request has waited so long, whichever comes first.
+# Single images that arrive together are computed together: a batch of 64 takes only a few times as long as one image.
+# TensorFlow Serving closes a batch when it is full or its first request has waited this long, whichever comes first.
 _BATCHING = """\
 max_batch_size { value: 256 }
 batch_timeout_micros { value: 1000 }
 max_enqueued_batches { value: 1000 }
 """
-_MONITORING = f'prometheus_config {{ enable: true path: "{METRICS_PATH}" }}\n'
+_MONITORING = 'prometheus_config { enable: true path: "/monitoring/prometheus/metrics" }\n'
+
+
+def version_folders(model_dir: Path) -> list[Path]:
+    """List the version folders of a model, oldest first; other names are ignored, as TensorFlow Serving does.
+
+    >>> from tempfile import TemporaryDirectory
+    >>> with TemporaryDirectory() as folder:
+    ...     for name in ("10", "9", "export"):
+    ...         Path(folder, name).mkdir()
+    ...     [version.name for version in version_folders(Path(folder))]
+    ['9', '10']
+
+    Raises:
+        OSError: the folder does not exist or cannot be read.
+    """
+    numbered = (child for child in model_dir.iterdir() if _VERSION.fullmatch(child.name))
+    return sorted(numbered, key=lambda child: int(child.name))
+
+
+def labelled_versions(model_dir: Path) -> dict[str, int]:
+    """Return the versions of a model that are served, by label: the newest is `canary`, the one before it `stable`.
+
+    A single version is both; without any the result is empty.
+
+    >>> from tempfile import TemporaryDirectory
+    >>> with TemporaryDirectory() as folder:
+    ...     for name in ("8", "9", "10"):
+    ...         Path(folder, name).mkdir()
+    ...     labelled_versions(Path(folder))
+    {'stable': 9, 'canary': 10}
+
+    Raises:
+        OSError: the folder does not exist or cannot be read.
+    """
+    newest = [int(folder.name) for folder in version_folders(model_dir)[-2:]]
+    return {"stable": newest[0], "canary": newest[-1]} if newest else {}
+
+
+def model_folders(export_dir: Path) -> list[Path]:
+    """List the folders in `export_dir` of models that have a version, by name; dot-named folders are ignored.
+
+    >>> from tempfile import TemporaryDirectory
+    >>> with TemporaryDirectory() as folder:
+    ...     for name in ("lenet5_none/1", "lenet5_dropout/1", "lenet5_batch_norm", ".hidden/1"):
+    ...         Path(folder, name).mkdir(parents=True)
+    ...     [model.name for model in model_folders(Path(folder))]
+    ['lenet5_dropout', 'lenet5_none']
+
+    Raises:
+        OSError: the folder does not exist or cannot be read.
+    """
+    folders = sorted(child for child in export_dir.iterdir() if child.is_dir() and not child.name.startswith("."))
+    return [folder for folder in folders if version_folders(folder)]
 
 
 def write_server_configs(export_dir: Path, root: str = CONTAINER_ROOT, target: Path | None = None) -> None:
@@ -36,7 +94,7 @@ def write_server_configs(export_dir: Path, root: str = CONTAINER_ROOT, target: P
         target: the folder for the files; None: `export_dir`.
 
     Raises:
-        OSError: a folder cannot be read, or a file not written.
+        OSError: a folder cannot be read, or a file cannot be written.
     """
     from google.protobuf import text_format
 
@@ -47,9 +105,10 @@ def write_server_configs(export_dir: Path, root: str = CONTAINER_ROOT, target: P
 
 
 def models_config(export_dir: Path, root: str) -> model_server_config_pb2.ModelServerConfig:
-    """All models in `export_dir`, each with its two labelled versions.
+    """Return the message that lists all models in `export_dir`, which is `root` to the server, with their labels.
 
-    They are loaded side by side, so that a client may ask for a label: `/v1/models/NAME/labels/stable:predict`.
+    The labelled versions of a model are loaded together, so that a client may ask for one by its label:
+    `/v1/models/NAME/labels/stable:predict`.
 
     Raises:
         OSError: a folder cannot be read.
@@ -57,7 +116,7 @@ def models_config(export_dir: Path, root: str) -> model_server_config_pb2.ModelS
     from tensorflow_serving.config import model_server_config_pb2  # imports TensorFlow, which takes seconds
 
     config = model_server_config_pb2.ModelServerConfig()
-    for model_dir in layout.model_folders(export_dir):
+    for model_dir in model_folders(export_dir):
         labels = labelled_versions(model_dir)
         model = config.model_config_list.config.add(
             name=model_dir.name, base_path=f"{root}/{model_dir.name}", model_platform="tensorflow"
@@ -66,15 +125,3 @@ def models_config(export_dir: Path, root: str) -> model_server_config_pb2.ModelS
         for label, number in labels.items():
             model.version_labels[label] = number
     return config
-
-
-def labelled_versions(model_dir: Path) -> dict[str, int]:
-    """The versions of a model that are served, by label: the newest is `canary`, the one before it `stable`.
-
-    Of a single version it is both; without any the result is empty.
-
-    Raises:
-        OSError: the folder cannot be read.
-    """
-    newest = [int(folder.name) for folder in layout.version_folders(model_dir)[-2:]]
-    return {"stable": newest[0], "canary": newest[-1]} if newest else {}

@@ -2,37 +2,40 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import shutil
-import signal
 import subprocess
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from platformdirs import user_cache_path
-
 from lenet_keras.errors import LenetKerasError
-from lenet_keras.serving.config import BATCHING, CONTAINER_ROOT, MODELS, MONITORING, write_server_configs
+from lenet_keras.files import cache_folder
+from lenet_keras.serving.config import (
+    BATCHING,
+    CONTAINER_ROOT,
+    GRPC_PORT,
+    MODELS,
+    MONITORING,
+    REST_PORT,
+    write_server_configs,
+)
 
-BINARY = "tensorflow_model_server"
-# deploy/serving/compose.yaml names the same.
-IMAGE = "tensorflow/serving:2.19.1"
+BINARY, DOCKER, EMBEDDED = "tensorflow_model_server", "docker", "embedded"
+IMAGE = "tensorflow/serving:2.19.1"  # deploy/serving/compose.yaml names the same image
 _CONTAINER_CONFIGS = "/configs"
-_REFRESH = 2.0  # seconds between two looks for new versions, ours and the server's own
-_GRACE = 20.0  # seconds to end in
+_REFRESH = 2.0  # seconds between two checks for new versions, both ours and the server's
+_GRACE = 20.0  # seconds for the server to stop
 
 
 @dataclass(frozen=True)
-class Request:
-    """What is to be served, and where.
+class ServerSettings:
+    """What to serve, and where.
 
     Attributes:
         export_dir: the folder of exported models, as an absolute path.
         rest_port: for HTTP.
         grpc_port: for gRPC.
-        host: the address to listen on. TensorFlow Serving's binary cannot be told: it listens on all of them.
+        host: the address to listen on. TensorFlow Serving's binary has no such setting: it listens on all of them.
     """
 
     export_dir: Path
@@ -44,56 +47,75 @@ class Request:
     def configs(self) -> Path:
         """The folder of the server's configuration, in the user's cache: the exports may be read-only."""
         digest = hashlib.sha256(str(self.export_dir).encode()).hexdigest()[:12]
-        return user_cache_path("lenet-keras") / "serving" / digest
+        return cache_folder() / "serving" / digest
 
 
 def choose_backend() -> str:
-    """Return "tensorflow_model_server" if it is on the PATH, "docker" if a Docker engine answers, else "embedded"."""
+    """Return `BINARY` if it is on the PATH, `DOCKER` if a Docker engine answers, else `EMBEDDED`."""
     if shutil.which(BINARY):
         return BINARY
-    return "docker" if _docker_answers() else "embedded"
+    return DOCKER if _docker_answers() else EMBEDDED
 
 
-def server_command(backend: str, request: Request) -> list[str]:
-    """Return the command that starts TensorFlow Serving, in the foreground.
+def server_command(backend: str, settings: ServerSettings) -> list[str]:
+    """Return the command that runs TensorFlow Serving in the foreground, with the files that `write_configs` writes.
+
+    >>> server_command(BINARY, ServerSettings(Path("/srv/exported_models"), 8501, 8500, "127.0.0.1"))[:3]
+    ['tensorflow_model_server', '--port=8500', '--rest_api_port=8501']
 
     Args:
-        backend: "tensorflow_model_server" or "docker".
-        request: what to serve. The files in its `configs` are those of `refresh_configs`.
+        backend: `BINARY` or `DOCKER`.
+        settings: what to serve.
     """
+    configs = _CONTAINER_CONFIGS if backend == DOCKER else str(settings.configs)
+    flags = [
+        f"--model_config_file={configs}/{MODELS}",
+        f"--model_config_file_poll_wait_seconds={_REFRESH:.0f}",
+        # The same file assigns labels and lists the versions, which are not loaded yet when it is read.
+        "--allow_version_labels_for_unavailable_models=true",
+        "--enable_batching=true",
+        f"--batching_parameters_file={configs}/{BATCHING}",
+        f"--monitoring_config_file={configs}/{MONITORING}",
+    ]
     if backend == BINARY:
-        flags = _flags(str(request.configs))
-        return [BINARY, f"--port={request.grpc_port}", f"--rest_api_port={request.rest_port}", *flags]
+        return [BINARY, f"--port={settings.grpc_port}", f"--rest_api_port={settings.rest_port}", *flags]
+    host = f"[{settings.host}]" if ":" in settings.host else settings.host
+    published = "" if settings.host in ("0.0.0.0", "::", "") else f"{host}:"
     return [
         "docker", "run", "--rm", "--init",
-        # Inside, the image's entry point listens on 8500 and 8501.
-        "--publish", f"{_published(request.host)}{request.rest_port}:8501",
-        "--publish", f"{_published(request.host)}{request.grpc_port}:8500",
-        "--volume", f"{request.export_dir}:{CONTAINER_ROOT}:ro",
-        "--volume", f"{request.configs}:{_CONTAINER_CONFIGS}:ro",
-        IMAGE, *_flags(_CONTAINER_CONFIGS),
+        # The image's entry point listens on the default ports.
+        "--publish", f"{published}{settings.rest_port}:{REST_PORT}",
+        "--publish", f"{published}{settings.grpc_port}:{GRPC_PORT}",
+        "--volume", f"{settings.export_dir}:{CONTAINER_ROOT}:ro",
+        "--volume", f"{settings.configs}:{_CONTAINER_CONFIGS}:ro",
+        IMAGE, *flags,
     ]  # fmt: skip
 
 
-@contextlib.contextmanager
-def started(backend: str, request: Request) -> Iterator[subprocess.Popen[bytes]]:
-    """Write TensorFlow Serving's configuration and start it; it is ended on leaving.
+def run_server(backend: str, settings: ServerSettings) -> int:
+    """Run TensorFlow Serving until it ends, with its configuration kept up to date; return its exit code.
+
+    Any exception, Ctrl-C included, stops it gracefully. `backend` is `BINARY` or `DOCKER`.
 
     Raises:
         LenetKerasError: it cannot be started.
-        OSError: the configuration cannot be written.
+        OSError: the exports cannot be read, or the configuration cannot be written.
     """
-    refresh_configs(backend, request)
-    command = server_command(backend, request)
+    write_configs(backend, settings)
+    command = server_command(backend, settings)
     try:
-        # In a session of its own: Ctrl-C reaches this process alone, which then ends the server in good order.
+        # In a session of its own: Ctrl-C reaches this process alone, which then stops the server.
         process = subprocess.Popen(command, start_new_session=True)
     except OSError as error:
         raise LenetKerasError(f"{command[0]} cannot be started: {error.strerror}") from error
     try:
-        yield process
+        while True:
+            try:
+                return process.wait(_REFRESH)
+            except subprocess.TimeoutExpired:
+                write_configs(backend, settings)
     finally:
-        process.send_signal(signal.SIGTERM)
+        process.terminate()
         try:
             process.wait(_GRACE)
         except subprocess.TimeoutExpired:
@@ -101,48 +123,23 @@ def started(backend: str, request: Request) -> Iterator[subprocess.Popen[bytes]]
             process.wait()
 
 
-def keep_configured(process: subprocess.Popen[bytes], backend: str, request: Request) -> int:
-    """Bring the configuration up to date with the exports until the server ends; returns its exit code."""
-    while True:
-        try:
-            return process.wait(_REFRESH)
-        except subprocess.TimeoutExpired:
-            refresh_configs(backend, request)
-
-
-def refresh_configs(backend: str, request: Request) -> None:
-    """Write the configuration of the models that are there now, with their paths as the server will see them.
+def write_configs(backend: str, settings: ServerSettings) -> None:
+    """Write the configuration of the models that exist now, with their paths as the server sees them.
 
     Raises:
-        OSError: the exports cannot be read, or the configuration not written.
+        OSError: the exports cannot be read, or the configuration cannot be written.
     """
-    request.configs.mkdir(parents=True, exist_ok=True)
-    root = str(request.export_dir) if backend == BINARY else CONTAINER_ROOT
-    write_server_configs(request.export_dir, root, request.configs)
-
-
-def _flags(configs: str) -> list[str]:
-    return [
-        f"--model_config_file={configs}/{MODELS}",
-        f"--model_config_file_poll_wait_seconds={_REFRESH:.0f}",
-        # Labels are given in the same file as the versions, which are not loaded yet when it is read.
-        "--allow_version_labels_for_unavailable_models=true",
-        "--enable_batching=true",
-        f"--batching_parameters_file={configs}/{BATCHING}",
-        f"--monitoring_config_file={configs}/{MONITORING}",
-    ]
-
-
-def _published(host: str) -> str:
-    return "" if host in ("0.0.0.0", "::", "") else f"[{host}]:" if ":" in host else f"{host}:"
+    settings.configs.mkdir(parents=True, exist_ok=True)
+    root = CONTAINER_ROOT if backend == DOCKER else str(settings.export_dir)
+    write_server_configs(settings.export_dir, root, settings.configs)
 
 
 def _docker_answers() -> bool:
     try:
-        asked = subprocess.run(
+        result = subprocess.run(
             ["docker", "version", "--format", "{{.Server.Version}}"],
             stdin=subprocess.DEVNULL, capture_output=True, timeout=5, check=False,
         )  # fmt: skip
     except (OSError, subprocess.TimeoutExpired):
         return False
-    return asked.returncode == 0 and bool(asked.stdout.strip())
+    return result.returncode == 0 and bool(result.stdout.strip())

@@ -1,4 +1,4 @@
-"""The training loop: many steps in one graph call, over the public API of Keras and tf.distribute alone."""
+"""The training loop: many steps in one graph call, built only on the public API of Keras and tf.distribute."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ import numpy.typing as npt
 import tensorflow as tf
 
 from lenet_keras.checkpoint import EpochProgress
-from lenet_keras.data import Split
-from lenet_keras.data.order import epoch_order
+from lenet_keras.data.arrays import Split, epoch_order
 
-# Python is entered once in so many steps: seldom enough to cost nothing, often enough for a progress bar and Ctrl-C.
+# Python is entered once per this many steps: rarely enough to cost nothing, often enough for a progress bar and
+# Ctrl-C.
 STEPS_PER_CALL = 50
-# With larger batches fewer steps, so that a call takes half a second or less on two cores of 2020, and a second with
-# batch normalisation: a scheduler that sends SIGTERM kills some seconds later.
+# Fewer steps with larger batches, so that a call takes at most half a second on two cores from 2020, or a second with
+# batch normalisation: a scheduler that sends SIGTERM kills the process some seconds later.
 IMAGES_PER_CALL = 3200
 
 
 class TrainingLoop:
-    """Trains `model` with its compiled optimizer on `split`; the images lie in the device's memory as uint8."""
+    """Trains `model` with its compiled optimizer on `split`, whose images stay in the device's memory as uint8."""
 
     def __init__(
         self,
@@ -35,10 +35,10 @@ class TrainingLoop:
         """Prepare to train.
 
         Args:
-            model: compiled; its variables and optimizer were made under `strategy`'s scope.
+            model: compiled; its variables and optimizer were created in `strategy`'s scope.
             split: training images, at least `batch_size`.
-            batch_size: images a step, over all replicas, each of which gets an equal share.
-            strategy: where the steps run.
+            batch_size: images per step, across all replicas, which get equal shares.
+            strategy: runs the steps.
             xla: whether XLA compiles the computation of the gradients.
         """
         self.model = model
@@ -49,9 +49,9 @@ class TrainingLoop:
         self._strategy = strategy
         self._images = self._on_each_device(split.images)
         self._labels = self._on_each_device(split.labels)
-        # Not the whole step: what passes between devices cannot be compiled (keras-team/keras#19005).
-        self._compute = tf.function(self._gradients, jit_compile=True) if xla else self._gradients
-        # Traced now, so that the first epoch's speed is that of its steps.
+        # Not the whole step: communication between devices cannot be compiled (keras-team/keras#19005).
+        self._compute = tf.function(self._gradients, jit_compile=True, autograph=False) if xla else self._gradients
+        # Traced now, so that the first epoch's speed is the speed of its steps.
         self._run_steps = tf.function(self._steps).get_concrete_function(
             tf.TensorSpec((self.size,), tf.int64),
             tf.TensorSpec((), tf.int32),
@@ -61,17 +61,17 @@ class TrainingLoop:
         )
 
     def order(self, seed: int, epoch: int) -> tf.Tensor:
-        """The order of the images, int64 [size], in an epoch (counted from 0) of the run with this seed."""
+        """Return the order of the images, int64 [size], in an epoch (counted from 0) of the run with this seed."""
         return tf.constant(epoch_order(seed, epoch, self.size))
 
     def advance(self, order: tf.Tensor, progress: EpochProgress, stop: int) -> EpochProgress:
         """Train the steps from `progress.step` to `stop`, at most `steps_per_call` of them.
 
-        However an epoch is cut into calls, weights and sums come out with the same bits. Behind a step whose loss is
-        infinite or NaN no further one is trained: the sum says so, and `step` is that step's number, counted from 1.
+        However an epoch is divided into calls, weights and sums are bit-identical. After a step whose loss is infinite
+        or NaN, no further step is trained: the sum shows it, and `step` is that step's number, counted from 1.
         """
         stop = min(stop, progress.step + self.steps_per_call)
-        begun = time.perf_counter()
+        start = time.perf_counter()
         loss_sum, correct, step = self._run_steps(
             order,
             tf.constant(progress.step),
@@ -80,11 +80,12 @@ class TrainingLoop:
             tf.constant(progress.correct, tf.int64),
         )
         loss_sum, correct, step = float(loss_sum), int(correct), int(step)
-        return EpochProgress(step, loss_sum, correct, progress.seconds + time.perf_counter() - begun)
+        return EpochProgress(step, loss_sum, correct, progress.seconds + time.perf_counter() - start)
 
     def means(self, progress: EpochProgress) -> dict[str, float]:
-        """Means over the images that an epoch has seen, each under the weights and dropout mask of its step: "loss"
-        (cross-entropy in nats, without the weight penalty) and "accuracy" (a fraction).
+        """Return means over the images of the epoch so far, each with the weights and dropout mask of its step.
+
+        They are "loss" (cross-entropy in nats, without the weight penalty) and "accuracy" (a fraction).
         """
         seen = progress.step * self.batch_size
         return {"loss": progress.loss_sum / seen, "accuracy": progress.correct / seen}
@@ -92,9 +93,11 @@ class TrainingLoop:
     def _steps(
         self, order: tf.Tensor, step: tf.Tensor, stop: tf.Tensor, loss_sum: tf.Tensor, correct: tf.Tensor
     ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+        # AutoGraph is for this loop only: to convert the step, which has no control flow, takes half a second.
+        replica_step = tf.autograph.experimental.do_not_convert(self._replica_step)
         while step < stop and tf.math.is_finite(loss_sum):
             chosen = order[step * self.batch_size : (step + 1) * self.batch_size]
-            replicas = self._strategy.run(self._replica_step, args=(chosen, self._images, self._labels))
+            replicas = self._strategy.run(replica_step, args=(chosen, self._images, self._labels))
             sums = self._strategy.reduce("SUM", replicas, axis=None)
             loss_sum += tf.cast(sums[0], tf.float64)
             correct += tf.cast(sums[1], tf.int64)
@@ -114,18 +117,18 @@ class TrainingLoop:
         with tf.GradientTape() as tape:
             logits = self.model(tf.cast(images, tf.float32), training=True)
             losses = tf.nn.sparse_softmax_cross_entropy_with_logits(labels, logits)
-            # Divided by what all replicas see, so that their gradients add up to the batch's mean.
+            # Divided by the batch size of all replicas together, so that their gradients add up to the batch's mean.
             objective = tf.reduce_sum(losses) / self.batch_size
             if self.model.losses:
                 objective += tf.add_n(self.model.losses) / self._strategy.num_replicas_in_sync
             objective = self.model.optimizer.scale_loss(objective)
         gradients = tape.gradient(objective, self.model.trainable_variables)
         correct = tf.cast(tf.equal(tf.argmax(logits, axis=-1), labels), losses.dtype)
-        # Loss and hits in one tensor, which takes one message between workers.
+        # Loss and number correct in one tensor, which takes one message between workers.
         return gradients, tf.stack([tf.reduce_sum(losses), tf.reduce_sum(correct)])
 
     def _on_each_device(self, values: npt.NDArray[Any]) -> Any:
-        # Of a copy on another device every step would fetch its images from there. CPU devices share one.
+        # With a copy on another device, every step would have to fetch its images. CPU devices share one copy.
         devices = self._strategy.extended.worker_devices
         whole = tf.constant(values)
 

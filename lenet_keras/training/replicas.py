@@ -1,4 +1,4 @@
-"""A model made ready to be trained by several replicas, each on its share of a batch."""
+"""The model that is trained, by several replicas at once, and the plain one that is kept."""
 
 from __future__ import annotations
 
@@ -8,25 +8,58 @@ import keras
 import tensorflow as tf
 
 from lenet_keras.checkpoint import capture, restore
+from lenet_keras.config import TrainConfig
+from lenet_keras.data.catalogue import IMAGE_SHAPE, dataset_spec
+from lenet_keras.distribution.strategy import Placement
+from lenet_keras.models import build_lenet5
 
 _PHILOX = 1  # tf.random.Algorithm.PHILOX, as an operation's argument
-_NUMBERS_PER_COUNT = 4  # float32s that Philox makes of one value of its counter
+_NUMBERS_PER_COUNT = 4  # float32s that Philox makes from one value of its counter
 
 
-def training_model(model: keras.Model, replicas: int, precision: str = "float32") -> keras.Model:
-    """A copy of `model` to be trained: the same layers by name, the same variables in the same order and values.
+def plain_model(config: TrainConfig) -> keras.Model:
+    """Return the variant that `config` describes, compiled: plain Keras in float32.
+
+    >>> plain_model(TrainConfig(reg="weight_decay")).count_params()
+    61706
+    """
+    model = _variant(config)
+    compile_model(model, config)
+    return model
+
+
+def training_model(config: TrainConfig, placement: Placement) -> keras.Model:
+    """Return the variant that `config` describes, compiled, as the devices of `placement` train it."""
+    with placement.strategy.scope():
+        model = replicated(_variant(config), placement.replicas, config.precision)
+        compile_model(model, config)
+    return model
+
+
+def trained_model(model: keras.Model, config: TrainConfig) -> keras.Model:
+    """Return a `plain_model` with the values of `model`, a trained `training_model`, optimizer included.
+
+    Here the values pass from the model that was trained to the one that is measured, saved and exported.
+    """
+    plain = plain_model(config)
+    restore([*plain.variables, *plain.optimizer.variables], capture([*model.variables, *model.optimizer.variables]))
+    return plain
+
+
+def replicated(model: keras.Model, replicas: int, precision: str = "float32") -> keras.Model:
+    """Return a copy of `model` to train, with the same layer names, and the same variables and values in their order.
 
     - Batch normalisation takes its statistics over the whole batch, not over a replica's share.
-    - Dropout draws a mask of the whole batch, of which a replica takes its share, so that replicas have different
+    - Dropout draws a mask for the whole batch, of which a replica takes its share, so that replicas have different
       masks, and a batch has the same one however many devices share it.
-    - Layers compute in `precision`; with a mixed one, the last in float32, for the loss.
+    - Layers compute in `precision`; with a mixed one, the last layer in float32, for the loss.
 
-    To be called in a strategy's scope. `model` itself stays as it is, plain Keras: the trained values go back into it.
+    Call it in a strategy's scope.
 
     Args:
-        model: a functional model, its output in float32.
+        model: a functional model, its output in float32. It remains unchanged.
         replicas: how many train it.
-        precision: a name of a Keras dtype policy.
+        precision: the name of a Keras dtype policy.
     """
     last = model.layers[-1].name
 
@@ -44,16 +77,42 @@ def training_model(model: keras.Model, replicas: int, precision: str = "float32"
     return copied
 
 
+def _variant(config: TrainConfig) -> keras.Model:
+    return build_lenet5(
+        reg=config.reg,
+        num_classes=dataset_spec(config.dataset).num_classes,
+        input_shape=IMAGE_SHAPE,
+        activation=config.activation,
+        pooling=config.pooling,
+        dropout_rate=config.dropout_rate,
+        weight_decay=config.weight_decay,
+        seed=config.seed,
+    )
+
+
+def compile_model(model: keras.Model, config: TrainConfig) -> None:
+    """Give `model` the loss and the optimizer, built, that `config` describes; call it in the model's scope."""
+    optimizer = keras.optimizers.Adam(config.learning_rate)
+    if config.precision == "mixed_float16":
+        optimizer = keras.optimizers.LossScaleOptimizer(optimizer)
+    model.compile(
+        optimizer=optimizer,
+        loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+        metrics=["accuracy"],
+    )
+    model.optimizer.build(model.trainable_variables)
+
+
 class SharedDropout(keras.layers.Dropout):  # type: ignore[misc]  # Keras ships no types
     """Dropout whose masks do not depend on how many replicas share a batch.
 
-    Keras's own draws the same mask in each replica. Here the numbers of a batch, in row order, are a stretch of
+    Keras's own draws the same mask in each replica. Here the numbers for a batch, in row order, are a stretch of
     Philox's stream (Salmon et al. 2011, "Parallel random numbers: as easy as 1, 2, 3"), and a replica starts where its
-    rows do. Inputs are [N, units], N the same in each replica.
+    rows do. Inputs are [N, units], with the same N in each replica.
     """
 
     def call(self, inputs: tf.Tensor, training: bool = False) -> tf.Tensor:
-        """Inputs with a fraction `rate` of them at 0 and the others divided by `1 - rate`, if `training`."""
+        """If `training`, set a fraction `rate` of the inputs to 0 and divide the others by `1 - rate`."""
         if not training or self.rate == 0:
             return inputs
         replica = tf.distribute.get_replica_context()
@@ -63,7 +122,7 @@ class SharedDropout(keras.layers.Dropout):  # type: ignore[misc]  # Keras ships 
 
 
 def _uniform(seed: tf.Tensor, first_row: Any, rows: Any, columns: int) -> tf.Tensor:
-    """Rows from `first_row` on of the endless matrix that `seed`, two integers, stands for: float32 in [0, 1)."""
+    # Rows from `first_row` on of the endless matrix that `seed` (two integers) stands for: float32 in [0, 1).
     counts_per_row = -(-columns // _NUMBERS_PER_COUNT)
     made = tf.raw_ops.StatelessRandomGetKeyCounter(seed=tf.cast(seed, tf.int64))
     skipped = tf.cast(first_row * counts_per_row, tf.uint64)

@@ -1,4 +1,4 @@
-"""States as a training of a few variables would write them."""
+"""States of a training with a few variables."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from lenet_keras.checkpoint import EpochProgress, TrainingState
 
 
 def make_state(epoch: int) -> TrainingState:
-    """The state behind so many epochs, three steps into the next."""
+    """Return the state after that many epochs, three steps into the next."""
     variables = {
         "000:kernel": np.arange(6, dtype=np.float32).reshape(2, 3) + epoch,
         "001:seed": np.array([epoch, 2], np.uint32),
@@ -22,5 +22,5 @@ def make_state(epoch: int) -> TrainingState:
 
 @pytest.fixture
 def state() -> TrainingState:
-    """The state behind two epochs."""
+    """The state after two epochs."""
     return make_state(2)

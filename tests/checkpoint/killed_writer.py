@@ -1,10 +1,10 @@
-"""A program of its own: it writes states in child processes, and kills each at another instant.
+"""A stand-alone program that writes states in child processes, and kills each at another instant.
 
     python killed_writer.py FOLDER
 
-Python announces each opening, renaming and removing of a file to an audit hook; there the writer kills itself, in the
-first child at the first of them. Prints how many epochs the state that is left then has, a line for each instant, until
-a child comes to its end.
+Python reports each opening, renaming and removal of a file to an audit hook, where the writer kills itself: in the
+first child at the first of them, and so on. It prints how many epochs the state that remains has, a line per instant,
+until a child finishes.
 """
 
 import os
@@ -19,7 +19,7 @@ from lenet_keras.checkpoint import StateStore, TrainingState
 
 
 def state(epoch: int) -> TrainingState:
-    """The state behind so many epochs."""
+    """Return the state after that many epochs."""
     return TrainingState({"000:kernel": np.full(100, epoch, np.float32)}, [{"epoch": 1.0}] * epoch)
 
 

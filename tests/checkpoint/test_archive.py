@@ -1,4 +1,4 @@
-"""What is written is what is read, to the last bit; what is damaged is named."""
+"""A state is read back bit for bit; damage is reported."""
 
 import dataclasses
 import io
@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lenet_keras.checkpoint.archive import DamagedState, encode, read_state
+from lenet_keras.checkpoint import StateDamaged, encode, read_state
 from lenet_keras.errors import LenetKerasError
 
 
@@ -23,7 +23,7 @@ def assert_same_state(found, expected):
     assert found.progress == expected.progress
 
 
-def test_what_is_written_is_read(state, tmp_path):
+def test_a_state_is_read_back(state, tmp_path):
     path = tmp_path / "state.npz"
     path.write_bytes(encode(state))
     assert_same_state(read_state(path), state)
@@ -37,23 +37,23 @@ def test_numpy_alone_reads_the_format_and_the_variables(state, tmp_path):
 
 
 @pytest.mark.parametrize("damage", ["missing", "empty", "a folder", "text"])
-def test_what_is_no_state_is_named_in_one_line(tmp_path, damage):
+def test_a_file_that_is_not_a_state_is_reported_in_one_line(tmp_path, damage):
     path = tmp_path / "state.npz"
     if damage == "a folder":
         path.mkdir()
     elif damage != "missing":
         path.write_bytes(b"" if damage == "empty" else b"not a state")
-    with pytest.raises(DamagedState, match=r"state\.npz cannot be read") as refused:
+    with pytest.raises(StateDamaged, match=r"state\.npz cannot be read") as refused:
         read_state(path)
     assert "\n" not in str(refused.value)
 
 
-def test_a_state_cut_off_anywhere_is_damaged(state, tmp_path):
+def test_a_state_truncated_anywhere_is_damaged(state, tmp_path):
     content = encode(state)
     path = tmp_path / "state.npz"
     for length in range(0, len(content), 11):
         path.write_bytes(content[:length])
-        with pytest.raises(DamagedState):
+        with pytest.raises(StateDamaged):
             read_state(path)
 
 
@@ -70,13 +70,13 @@ def test_no_flipped_bit_goes_unnoticed(tmp_path_factory, data):
     path.write_bytes(content)
     try:
         found = read_state(path)
-    except DamagedState:
+    except StateDamaged:
         return
     assert_same_state(found, state)  # a flipped bit of the archive's own times and flags changes nothing
 
 
-def test_arrays_of_another_state_are_noticed(state, tmp_path):
-    """Each array may be whole and the state still be none: the checksum is of all of them."""
+def test_arrays_of_another_state_are_detected(state, tmp_path):
+    """Each array may be intact and the state still be wrong: the checksum covers all of them."""
     other = dataclasses.replace(state, variables={**state.variables, "001:seed": np.array([9, 9], np.uint32)})
     with np.load(io.BytesIO(encode(state))) as ours, np.load(io.BytesIO(encode(other))) as theirs:
         mixed = {**dict(ours), "variables/001:seed": theirs["variables/001:seed"]}
@@ -84,15 +84,15 @@ def test_arrays_of_another_state_are_noticed(state, tmp_path):
     for arrays in (mixed, fewer):
         path = tmp_path / "state.npz"
         np.savez(path, **arrays)
-        with pytest.raises(DamagedState, match="checksum"):
+        with pytest.raises(StateDamaged, match="checksum"):
             read_state(path)
 
 
-def test_another_format_is_no_damage_but_another_version(state, tmp_path, monkeypatch):
+def test_another_format_is_not_damage_but_another_version(state, tmp_path, monkeypatch):
     path = tmp_path / "state.npz"
-    monkeypatch.setattr("lenet_keras.checkpoint.archive.STATE_FORMAT", 99)
+    monkeypatch.setattr("lenet_keras.checkpoint.STATE_FORMAT", 99)
     path.write_bytes(encode(state))
     monkeypatch.undo()
     with pytest.raises(LenetKerasError, match="has format 99, this version reads 2") as refused:
         read_state(path)
-    assert not isinstance(refused.value, DamagedState)
+    assert not isinstance(refused.value, StateDamaged)

@@ -37,6 +37,6 @@ def test_captured_values_do_not_change_with_the_model():
     assert_equal(values, before)
 
 
-def test_the_state_of_another_model_is_refused():
+def test_the_state_of_another_model_is_rejected():
     with pytest.raises(LenetKerasError, match="another model"):
         restore(build_lenet5("batch_norm").variables, capture(build_lenet5("none").variables))

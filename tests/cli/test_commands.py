@@ -1,4 +1,4 @@
-"""The commands that look at what training left, and those that only tell."""
+"""The commands that use what training wrote, and those that only print."""
 
 import json
 import re
@@ -7,18 +7,33 @@ import urllib.request
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 from PIL import Image
 
-from lenet_keras.data import DATASETS, load
+from lenet_keras.data.catalogue import DATASETS
+from lenet_keras.data.load import load
+from lenet_keras_cli.main import main
 
 RUN = "runs/fashion_mnist_sample/weight_decay/0"
 EXPORT = "exported_models/lenet5_weight_decay_fashion_mnist_sample"
 
 
+@pytest.fixture
+def call(monkeypatch):
+    """Do what `run` does in this process, which has imported TensorFlow already."""
+
+    def invoke(*arguments, cwd):
+        monkeypatch.chdir(cwd)
+        result = CliRunner().invoke(main, [*map(str, arguments)])
+        return subprocess.CompletedProcess(arguments, result.exit_code, result.stdout, result.stderr)
+
+    return invoke
+
+
 @pytest.mark.parametrize("model", [RUN, EXPORT, f"{EXPORT}/1"])
-def test_evaluate_repeats_the_test_metrics(run, trained, model):
+def test_evaluate_repeats_the_test_metrics(call, trained, model):
     work, _ = trained
-    process = run("evaluate", model, "--dataset", "fashion_mnist_sample", "--json", cwd=work)
+    process = call("evaluate", model, "--dataset", "fashion_mnist_sample", "--json", cwd=work)
     assert process.returncode == 0, process.stderr
     expected = json.loads((work / RUN / "metrics.json").read_text())["test"]
     assert json.loads(process.stdout)["test"] == pytest.approx(expected, rel=1e-5)
@@ -30,15 +45,15 @@ def test_evaluate_shows_a_table(run, trained):
     assert "500 images" in process.stdout
 
 
-def test_export_counts_versions_up(run, trained):
+def test_export_counts_up_the_versions(call, run, trained):
     work, _ = trained
     process = run("export", RUN, "--export-dir", "elsewhere", cwd=work)
     assert process.stdout.strip() == "elsewhere/lenet5_weight_decay_fashion_mnist_sample/1"
-    again = run("export", RUN, "--export-dir", "elsewhere", "--json", cwd=work)
+    again = call("export", RUN, "--export-dir", "elsewhere", "--json", cwd=work)
     assert json.loads(again.stdout) == {"export": "elsewhere/lenet5_weight_decay_fashion_mnist_sample/2"}
 
 
-def test_export_writes_files_for_other_runtimes_with_their_figures(run, trained):
+def test_export_writes_files_for_other_runtimes_with_their_figures(call, run, trained):
     work, _ = trained
     accuracy = json.loads((work / RUN / "metrics.json").read_text())["test"]["accuracy"]
     process = run("export", RUN, "--format", "onnx", "--export-dir", "files", "--json", cwd=work)
@@ -46,7 +61,7 @@ def test_export_writes_files_for_other_runtimes_with_their_figures(run, trained)
     found = json.loads(process.stdout)
     assert (work / found["export"]).stat().st_size == found["bytes"]
     assert found["accuracy"] == pytest.approx(accuracy)
-    process = run("export", RUN, "--format", "litert", "--int8", "--export-dir", "files", cwd=work)
+    process = call("export", RUN, "--format", "litert", "--int8", "--export-dir", "files", cwd=work)
     name = "lenet5_weight_decay_fashion_mnist_sample"
     assert process.stdout.strip() == f"files/{name}/{name}.int8.tflite"
     assert re.search(r"bytes, accuracy \d+\.\d\d %, probabilities differ", process.stderr.splitlines()[-1])
@@ -62,13 +77,13 @@ def test_export_writes_files_for_other_runtimes_with_their_figures(run, trained)
         (["--keep", "0"], "0 is not in the range x>=1"),
     ],
 )
-def test_an_export_that_makes_no_sense_is_refused(run, trained, arguments, message):
-    process = run("export", RUN, *arguments, cwd=trained[0])
+def test_a_meaningless_export_is_refused(call, trained, arguments, message):
+    process = call("export", RUN, *arguments, cwd=trained[0])
     assert process.returncode == 2
     assert message in process.stderr.splitlines()[-1]
 
 
-def test_predict_names_classes_and_warns_of_inverted_pictures(run, trained, tmp_path):
+def test_predict_names_classes_and_warns_of_inverted_images(call, run, trained, tmp_path):
     work, _ = trained
     pixels = load("fashion_mnist_sample").test.images[0, :, :, 0]
     Image.fromarray(pixels).save(tmp_path / "straight.png")
@@ -80,45 +95,45 @@ def test_predict_names_classes_and_warns_of_inverted_pictures(run, trained, tmp_
     assert straight["probability"] == max(straight["probabilities"].values())
     assert (straight["looks_inverted"], inverted["looks_inverted"]) == (False, True)
     assert process.stderr.splitlines() == [
-        f"{tmp_path / 'inverted.png'} looks inverted: the data set's background is black. Try --invert."
+        f"{tmp_path / 'inverted.png'} looks inverted: the dataset's background is black. Try --invert."
     ]
 
-    undone = run("predict", tmp_path / "inverted.png", "--invert", "--model", RUN, cwd=work)
+    undone = call("predict", tmp_path / "inverted.png", "--invert", "--model", RUN, cwd=work)
     assert re.search(rf"inverted.png +{re.escape(straight['class'])} +\d+\.\d %", undone.stdout)
     assert undone.stderr == ""
 
 
-def test_predict_refuses_what_is_no_picture(run, trained, tmp_path):
-    (tmp_path / "text.png").write_text("not a picture")
-    process = run("predict", tmp_path / "text.png", cwd=trained[0])
+def test_predict_refuses_a_file_that_is_not_an_image(call, trained, tmp_path):
+    (tmp_path / "text.png").write_text("not an image")
+    process = call("predict", tmp_path / "text.png", cwd=trained[0])
     assert process.returncode == 2
     assert str(tmp_path / "text.png") in process.stderr.splitlines()[-1]
 
 
-def test_predict_without_a_model_says_what_to_do(run, tmp_path):
+def test_predict_without_a_model_says_what_to_do(call, tmp_path):
     Image.fromarray(np.zeros((28, 28), np.uint8)).save(tmp_path / "a.png")
-    process = run("predict", "a.png", cwd=tmp_path)
+    process = call("predict", "a.png", cwd=tmp_path)
     assert process.returncode == 1
     assert "Train one" in process.stderr
 
 
-def test_models_lists_the_variants_and_the_layers_of_one(run, tmp_path):
+def test_models_lists_the_variants_and_the_layers_of_one(call, run, tmp_path):
     listed = run("models", cwd=tmp_path).stdout
     for reg in ("none", "dropout", "batch_norm", "weight_decay"):
         assert reg in listed
-    layers = run("models", "dropout", cwd=tmp_path).stdout
+    layers = call("models", "dropout", cwd=tmp_path).stdout
     assert "61,706 parameters" in layers
     assert re.search(r"c3 +Conv2D +10x10x16 +2,416", layers)
 
 
-def test_data_shows_every_set_and_where_it_would_come_from(run, tmp_path):
+def test_data_shows_every_dataset_and_where_it_would_come_from(run, tmp_path):
     lines = run("data", cwd=tmp_path).stdout.splitlines()
     for name in DATASETS:
         assert any(line.split()[:1] == [name] for line in lines)
     assert any(re.search(r"fashion_mnist_sample +500 +500 +10 +sample shipped", line) for line in lines)
 
 
-def test_data_prepare_checks_a_set_and_tells_its_folder(run, tmp_path):
+def test_data_prepare_checks_a_dataset_and_prints_its_folder(run, tmp_path):
     process = run("data", "prepare", "fashion_mnist_sample", cwd=tmp_path)
     assert process.returncode == 0
     assert process.stdout.strip().endswith("fashion_mnist_sample")

@@ -1,4 +1,4 @@
-"""Files whose names hold line breaks, control sequences or bytes that are no text."""
+"""Files whose names hold line breaks, control sequences or bytes that are not text."""
 
 import json
 import os
@@ -15,23 +15,23 @@ NAMES = [b"a\nb.png", b"a\r.png", b"\x1b[2J.png", b"\xff\xfe.png", "\u2028.png".
 
 @pytest.fixture
 def predict(sample_run):
-    """Call `lenet-keras predict`."""
+    """Return a function that calls `lenet-keras predict`."""
     return lambda *arguments: CliRunner().invoke(main, ["predict", "--model", str(sample_run), *map(str, arguments)])
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_file_that_is_no_picture_is_one_line(predict, tmp_path, name):
+def test_a_file_that_is_not_an_image_is_named_in_one_line(predict, tmp_path, name):
     path = tmp_path / os.fsdecode(name)
-    path.write_bytes(b"no picture")
+    path.write_bytes(b"not an image")
     result = predict(path)
     assert result.exit_code == 2
     last = result.stderr.splitlines()[-1]
     assert last.startswith(f"Error: {tmp_path}/")
-    assert last.endswith(".png is not a PNG or JPEG picture, or only the beginning of one")
+    assert last.endswith(".png is not a PNG or JPEG image, or is only the beginning of one")
     assert last.isprintable()
 
 
-def test_pictures_of_any_name_are_classified(predict, tmp_path):
+def test_images_of_any_name_are_classified(predict, tmp_path):
     paths = [tmp_path / os.fsdecode(name) for name in NAMES]
     for path in paths:
         Image.new("L", (28, 28)).save(path, "PNG")

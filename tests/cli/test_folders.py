@@ -22,9 +22,9 @@ pytestmark = pytest.mark.skipif(
 
 @pytest.fixture(scope="module")
 def read_only(trained, tmp_path_factory):
-    """A copy of a run and its export, and a picture, in folders that nobody may write to."""
+    """Return a copy of a run and its export, and an image, in folders that nobody may write to."""
     work = shutil.copytree(trained[0], tmp_path_factory.mktemp("read_only") / "work")
-    Image.fromarray(np.zeros((28, 28), np.uint8)).save(work / "picture.png")
+    Image.fromarray(np.zeros((28, 28), np.uint8)).save(work / "image.png")
     folders = [path for path in (work, *work.rglob("*")) if path.is_dir()]
     for folder in folders:
         folder.chmod(0o555)
@@ -35,27 +35,27 @@ def read_only(trained, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def processes(lenet_keras, read_only):
-    """Commands by name, as they ended there for somebody for whom permissions hold."""
+    """Return finished commands by name, run there by a user for whom permissions hold."""
     sample = ["train", "--dataset", "fashion_mnist_sample"]
     lines = {
         "train": [*sample, "--run-dir", "new"],
         "resume": [*sample, "--reg", "weight_decay", "--epochs", "3", "--resume"],
         "export": ["export", RUN],
         "evaluate": ["evaluate", RUN],
-        "predict": ["predict", "picture.png"],
+        "predict": ["predict", "image.png"],
     }
 
-    def end_of(words):
+    def finished(words):
         return subprocess.run(
             [*AS_ANYBODY, lenet_keras, *words], cwd=read_only, capture_output=True, text=True, check=False
         )
 
     with ThreadPoolExecutor(2) as pool:  # most of their time they import TensorFlow
-        return dict(zip(lines, pool.map(end_of, lines.values()), strict=True))
+        return dict(zip(lines, pool.map(finished, lines.values()), strict=True))
 
 
 def contents(folder):
-    """The files in a folder by path, but for the lock, whose text is only for people."""
+    """Return the files in a folder by path, except for the lock, whose text is only for people."""
     return {
         path.relative_to(folder): path.read_bytes()
         for path in folder.rglob("*")
@@ -67,7 +67,7 @@ def contents(folder):
     ("name", "path"),
     [("train", "new"), ("resume", RUN), ("export", "exported_models/lenet5_weight_decay_fashion_mnist_sample")],
 )
-def test_what_may_not_write_names_the_folder(processes, name, path):
+def test_commands_that_may_not_write_name_the_folder(processes, name, path):
     process = processes[name]
     assert process.returncode == 1
     assert process.stderr.count("Error") == 1
@@ -79,18 +79,18 @@ def test_what_may_not_write_names_the_folder(processes, name, path):
 
 
 @pytest.mark.usefixtures("processes")
-def test_what_is_there_stays_as_it_was(read_only, trained):
+def test_existing_files_stay_as_they_were(read_only, trained):
     found = contents(read_only)
-    del found[Path("picture.png")]
+    del found[Path("image.png")]
     assert found == contents(trained[0])
 
 
 @pytest.mark.parametrize("name", ["evaluate", "predict"])
-def test_what_only_reads_needs_no_permission_to_write(processes, name):
+def test_commands_that_only_read_need_no_permission_to_write(processes, name):
     assert processes[name].returncode == 0, processes[name].stderr
 
 
-def test_a_full_disk_is_one_line_and_how_to_go_on(lenet_keras, tmp_path):
+def test_a_full_disk_is_one_line_and_how_to_continue(lenet_keras, tmp_path):
     disk = tmp_path / "disk"
     disk.mkdir()
     mounted = subprocess.run(
@@ -109,5 +109,5 @@ def test_a_full_disk_is_one_line_and_how_to_go_on(lenet_keras, tmp_path):
     assert process.returncode == 1
     advice, error = process.stderr.splitlines()[-2:]
     assert error == "Error: disk/run/state.npz: No space left on device"
-    assert re.search(r"What was trained is kept\. Continue with: lenet-keras train .* --resume$", advice)
+    assert re.search(r"The progress so far is kept\. Continue with: lenet-keras train .* --resume$", advice)
     assert "Traceback" not in process.stderr

@@ -1,11 +1,14 @@
-"""What becomes of an error, whichever command it ends."""
+"""How errors and progress are shown, whatever the command."""
 
 import errno
+import logging
 import os
+from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
 
+from lenet_keras import checkpoint, errors
 from lenet_keras.errors import InvalidArgument, LenetKerasError
 from lenet_keras_cli.main import main
 from lenet_keras_cli.models import command
@@ -15,7 +18,7 @@ from lenet_keras_cli.models import command
     ("error", "code", "last_line"),
     [
         (InvalidArgument("epochs must be 1 or more. Received: 0"), 2, "Error: epochs must be 1 or more. Received: 0"),
-        (LenetKerasError("no data set"), 1, "Error: no data set"),
+        (LenetKerasError("no dataset"), 1, "Error: no dataset"),
         (OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "runs/a"), 1, "Error: runs/a: No space left on device"),
         (InvalidArgument("a\nb \x1b[2J\udcff"), 2, "Error: a\\nb \\x1b[2J\\udcff"),
         (LenetKerasError("a\r"), 1, "Error: a\\r"),
@@ -34,9 +37,60 @@ def test_an_error_is_one_line_and_a_code(error, code, last_line, monkeypatch):
     assert result.stdout == ""
 
 
-def test_an_error_in_the_program_is_not_hidden(monkeypatch):
+def test_a_bug_is_not_hidden(monkeypatch):
     def fail(**_):
         raise ValueError("a bug")
 
     monkeypatch.setattr(command, "callback", fail)
     assert isinstance(CliRunner().invoke(main, ["models"]).exception, ValueError)
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "last_line"),
+    [
+        (
+            errors.RunExists("runs/a already holds a finished run."), 2,
+            "Error: runs/a already holds a finished run. Continue it with --resume, replace it with --overwrite, "
+            "or choose another folder with --run-dir.",
+        ),
+        (errors.Diverged("the loss became nan."), 1, "Error: the loss became nan. "
+         "Restart with a smaller --learning-rate."),
+        (checkpoint.StateDamaged("no state is left."), 1, "Error: no state is left. "
+         "Train the run again with --overwrite."),
+        (errors.WorkerLost("worker 1 was lost."), 1, "Error: worker 1 was lost. "
+         "Start all workers again with --resume."),
+        (
+            errors.DatasetNotFound("MNIST was not found.", "mnist", None, ["TFDS download: no answer"]), 1,
+            "Error: MNIST was not found. On a machine with internet access, run `lenet-keras data prepare mnist "
+            "--data-dir FOLDER`, copy FOLDER here, and add --data-dir FOLDER.",
+        ),
+        (
+            errors.DatasetNotFound("MNIST was not found.", "mnist", Path("sets")), 1,
+            "Error: MNIST was not found. Check --data-dir, or fetch the dataset with "
+            "`lenet-keras data prepare mnist --data-dir sets`.",
+        ),
+        (
+            errors.DatasetNotFound("it was not found.", "fashion_mnist_sample", Path("sets")), 1,
+            "Error: it was not found. Leave out --data-dir: the sample ships with lenet-keras.",
+        ),
+    ],
+)  # fmt: skip
+def test_the_option_that_helps_is_named(error, code, last_line, monkeypatch):
+    def fail(**_):
+        raise error
+
+    monkeypatch.setattr(command, "callback", fail)
+    result = CliRunner().invoke(main, ["models"])
+    assert (result.exit_code, result.stderr.splitlines()[-1]) == (code, last_line)
+
+
+def test_progress_of_the_library_is_shown_on_stderr_once(monkeypatch):
+    def report(**_):
+        logging.getLogger("lenet_keras.data.load").info("mnist: found in %s", "/sets")
+        logging.getLogger("lenet_keras.data.load").debug("not shown")
+        logging.getLogger("another.library").info("not shown either")
+
+    monkeypatch.setattr(command, "callback", report)
+    for _ in range(2):
+        result = CliRunner().invoke(main, ["models"])
+        assert (result.stderr, result.stdout) == ("mnist: found in /sets\n", "")

@@ -1,4 +1,4 @@
-"""`lenet-keras serve` in a process of its own, and `predict --url` asking it."""
+"""`lenet-keras serve`, and `predict --url` with the server that it starts."""
 
 import json
 import os
@@ -9,19 +9,21 @@ import socket
 import subprocess
 
 import pytest
+from click.testing import CliRunner
 from google.protobuf import text_format
 from PIL import Image
 from tensorflow_serving.config import model_server_config_pb2
 
-from lenet_keras.data import load
+from lenet_keras.data.load import load
 from lenet_keras.serving.launch import IMAGE
+from lenet_keras_cli.main import main
 
 NAME = "lenet5_weight_decay_fashion_mnist_sample"
 
 
 @pytest.fixture(scope="module")
-def picture(tmp_path_factory):
-    path = tmp_path_factory.mktemp("pictures") / "boot.png"
+def boot(tmp_path_factory):
+    path = tmp_path_factory.mktemp("images") / "boot.png"
     Image.fromarray(load("fashion_mnist_sample").test.images[0, :, :, 0]).save(path)
     return path
 
@@ -37,7 +39,7 @@ def start(lenet_keras, work, *arguments, path=None, home=None):
 
 @pytest.fixture(scope="module")
 def served(lenet_keras, trained):
-    """The embedded server over what `trained` exported: the process, and its addresses."""
+    """The addresses for REST and gRPC of an embedded server over what `trained` exported."""
     process = start(lenet_keras, trained[0], "--backend", "embedded", "--rest-port", "0", "--grpc-port", "0")
     rest, grpc = (re.search(r"[\d.]+:\d+", process.stdout.readline())[0] for _ in range(2))
     yield rest, grpc
@@ -47,7 +49,7 @@ def served(lenet_keras, trained):
     assert "Traceback" not in rest_of_stderr
 
 
-def test_the_model_cards_request_works_as_it_stands(served, trained):
+def test_the_request_in_the_model_card_works(served, trained):
     if shutil.which("curl") is None:
         pytest.skip("needs curl")
     card = (trained[0] / "exported_models" / NAME / "README.md").read_text()
@@ -58,28 +60,28 @@ def test_the_model_cards_request_works_as_it_stands(served, trained):
     assert set(json.loads(answer.stdout)["predictions"][0]) == {"probabilities", "class_id", "class_name"}
 
 
-def test_predict_asks_a_server_by_both_protocols_and_says_what_answered(served, run, trained, picture):
-    here = json.loads(run("predict", picture, "--json", cwd=trained[0]).stdout)[0]
-    for url in (f"http://{served[0]}/v1/models/{NAME}", f"grpc://{served[1]}/{NAME}/labels/stable"):
-        process = run("predict", picture, "--url", url, "--json", cwd=trained[0])
+def test_predict_by_both_protocols_names_the_class_and_what_answered(served, run, trained, boot):
+    local = json.loads(run("predict", boot, "--json", cwd=trained[0]).stdout)[0]
+    for url in (f"grpc://{served[1]}/{NAME}/labels/stable", f"http://{served[0]}/v1/models/{NAME}/labels/stable"):
+        process = run("predict", boot, "--url", url, "--json", cwd=trained[0])
         assert process.returncode == 0, process.stderr
         answer = json.loads(process.stdout)[0]
-        assert (answer["class"], answer["version"]) == (here["class"], 1)
-        assert answer["probability"] == pytest.approx(here["probability"], abs=1e-5)
-    shown = run("predict", picture, "--url", url, cwd=trained[0])
-    assert f"{NAME}/labels/stable, version 1" in shown.stdout
-    assert re.search(rf"boot\.png +{re.escape(here['class'])} +\d+\.\d %", re.sub(r"\S*/boot", "boot", shown.stdout))
-    assert shown.stderr == ""
+        assert (answer["class"], answer["version"]) == (local["class"], 1)
+        assert answer["probability"] == pytest.approx(local["probability"], abs=1e-5)
+    table = run("predict", boot, "--url", url, cwd=trained[0])
+    assert f"{NAME}/labels/stable, version 1" in table.stdout
+    assert re.search(rf"boot\.png +{re.escape(local['class'])} +\d+\.\d %", re.sub(r"\S*/boot", "boot", table.stdout))
+    assert table.stderr == ""
 
 
-def test_inverted_pictures_are_inverted_on_the_way(served, run, trained, picture, tmp_path):
+def test_inverted_images_are_inverted_before_they_are_sent(served, run, trained, boot, tmp_path):
     Image.fromarray(255 - load("fashion_mnist_sample").test.images[0, :, :, 0]).save(tmp_path / "inverted.png")
     url = f"http://{served[0]}/v1/models/{NAME}"
-    straight = json.loads(run("predict", picture, "--url", url, "--json", cwd=tmp_path).stdout)[0]
+    original = json.loads(run("predict", boot, "--url", url, "--json", cwd=tmp_path).stdout)[0]
     plain = run("predict", "inverted.png", "--url", url, "--json", cwd=tmp_path)
     assert "looks inverted" in plain.stderr
-    undone = json.loads(run("predict", "inverted.png", "--url", url, "--invert", "--json", cwd=tmp_path).stdout)[0]
-    assert undone["probabilities"] == straight["probabilities"]
+    restored = json.loads(run("predict", "inverted.png", "--url", url, "--invert", "--json", cwd=tmp_path).stdout)[0]
+    assert restored["probabilities"] == original["probabilities"]
 
 
 @pytest.mark.parametrize(
@@ -91,14 +93,14 @@ def test_inverted_pictures_are_inverted_on_the_way(served, run, trained, picture
         (["--wait", "5"], 2, "--wait does nothing without --url"),
     ],
 )
-def test_a_wrong_request_is_one_line(served, run, trained, picture, arguments, code, message):
-    process = run("predict", picture, *(word.format(rest=served[0]) for word in arguments), cwd=trained[0])
+def test_a_bad_request_is_one_line(served, run, trained, boot, arguments, code, message):
+    process = run("predict", boot, *(word.format(rest=served[0]) for word in arguments), cwd=trained[0])
     assert process.returncode == code
     assert message in process.stderr.splitlines()[-1]
     assert "Traceback" not in process.stderr
 
 
-def test_a_port_that_is_taken_is_one_line(lenet_keras, trained):
+def test_a_port_in_use_is_one_line(lenet_keras, trained):
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = str(taken.getsockname()[1])
         process = start(lenet_keras, trained[0], "--backend", "embedded", "--rest-port", port, "--grpc-port", "0")
@@ -108,7 +110,7 @@ def test_a_port_that_is_taken_is_one_line(lenet_keras, trained):
     assert "Traceback" not in error
 
 
-def test_without_exports_there_is_nothing_to_serve(run, tmp_path):
+def test_without_exports_the_folder_is_named(run, tmp_path):
     process = run("serve", cwd=tmp_path)
     assert process.returncode == 2
     assert "'exported_models' does not exist" in process.stderr.splitlines()[-1]
@@ -116,14 +118,14 @@ def test_without_exports_there_is_nothing_to_serve(run, tmp_path):
 
 SERVER = """#!/bin/sh
 echo "$@" > {record}
-trap 'echo "ended in good order" >> {record}; exit 0' TERM
+trap 'echo "stopped gracefully" >> {record}; exit 0' TERM
 while :; do sleep 0.1; done
 """
 
 
 @pytest.fixture
 def fakes(tmp_path):
-    """A folder of programs that stand in for TensorFlow Serving's binary and for Docker, and note their arguments."""
+    """A folder of programs that stand in for TensorFlow Serving's binary, which records its arguments, and Docker."""
     folder = tmp_path / "bin"
     folder.mkdir()
 
@@ -141,7 +143,7 @@ def models_in(path):
     return {model.name: model for model in config.model_config_list.config}
 
 
-def test_the_real_binary_is_started_configured_and_ended(lenet_keras, trained, fakes, tmp_path, run):
+def test_the_real_binary_is_started_configured_and_stopped(lenet_keras, trained, fakes, tmp_path, run):
     work = shutil.copytree(trained[0], tmp_path / "work")
     path = f"{fakes}:{os.environ['PATH']}"
     process = start(lenet_keras, work, "--grpc-port", "8600", "--rest-port", "8601", path=path, home=tmp_path / "cache")
@@ -167,25 +169,30 @@ def test_the_real_binary_is_started_configured_and_ended(lenet_keras, trained, f
     _, error = process.communicate(timeout=60)
     assert process.returncode == 130
     assert "Traceback" not in error
-    assert record.read_text().endswith("ended in good order\n")
+    assert record.read_text().endswith("stopped gracefully\n")
 
 
-def test_a_server_that_ends_by_itself_is_a_failure(lenet_keras, trained, fakes, tmp_path):
+@pytest.fixture
+def serve_in_process(trained, fakes, tmp_path, monkeypatch):
+    """Call `lenet-keras serve` in this process, which has imported TensorFlow already."""
+    monkeypatch.setenv("PATH", f"{fakes}:{os.environ['PATH']}")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.chdir(trained[0])
+    return lambda *arguments: CliRunner().invoke(main, ["serve", *arguments])
+
+
+def test_a_server_that_ends_by_itself_is_a_failure(serve_in_process, fakes):
     (fakes / "tensorflow_model_server").write_text("#!/bin/sh\nexit 3\n")
-    path = f"{fakes}:{os.environ['PATH']}"
-    process = start(lenet_keras, trained[0], path=path, home=tmp_path / "cache")
-    _, error = process.communicate(timeout=60)
-    assert process.returncode == 1
-    assert error.splitlines()[-1] == "Error: tensorflow_model_server ended with exit code 3"
+    result = serve_in_process()
+    assert result.exit_code == 1
+    assert result.stderr.splitlines()[-1] == "Error: tensorflow_model_server ended with exit code 3"
 
 
-def test_the_container_has_the_right_mounts_ports_and_flags(lenet_keras, trained, fakes, tmp_path):
+def test_the_container_has_the_right_mounts_ports_and_flags(serve_in_process, trained, fakes, tmp_path):
     (fakes / "tensorflow_model_server").unlink()
-    path = f"{fakes}:{os.environ['PATH']}"
-    process = start(lenet_keras, trained[0], "--print-command", path=path, home=tmp_path / "cache")
-    printed, _ = process.communicate(timeout=60)
-    assert process.returncode == 0
-    words = printed.split()
+    result = serve_in_process("--print-command")
+    assert result.exit_code == 0
+    words = result.stdout.split()
     assert words[:2] == ["docker", "run"]
     assert {"127.0.0.1:8501:8501", "127.0.0.1:8500:8500", f"{trained[0]}/exported_models:/models:ro", IMAGE} <= set(
         words

@@ -39,9 +39,9 @@ def test_help_and_completion_return_in_half_a_second(lenet_keras, complete):
         }
     seconds = []
     for _ in range(5):  # the quickest: others wait for the processor on a busy machine
-        begun = time.perf_counter()
+        start = time.perf_counter()
         answer = subprocess.run([lenet_keras, "--help"], env=environment, capture_output=True, text=True, check=True)
-        seconds.append(time.perf_counter() - begun)
+        seconds.append(time.perf_counter() - start)
     assert min(seconds) < 0.5
     assert ("weight_decay" if complete else "Usage") in answer.stdout
 

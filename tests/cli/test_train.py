@@ -38,10 +38,10 @@ def test_training_ends_with_table_folder_export_and_next_commands(trained):
         f"lenet-keras predict --model {export} IMAGE.png",
     ):
         assert line in process.stdout
-    assert "no figure of the full set" in process.stdout
+    assert "not comparable with the full dataset" in process.stdout
 
 
-def test_without_a_terminal_there_is_one_line_an_epoch_and_no_noise(trained):
+def test_without_a_terminal_there_is_one_line_per_epoch_and_no_noise(trained):
     _, process = trained
     lines = process.stderr.splitlines()
     assert lines[0].startswith("strategy: ")
@@ -52,7 +52,7 @@ def test_without_a_terminal_there_is_one_line_an_epoch_and_no_noise(trained):
     assert "\x1b" not in process.stderr + process.stdout
 
 
-def test_json_is_alone_on_stdout(run, tmp_path):
+def test_json_is_the_only_output_on_stdout(run, tmp_path):
     process = run("train", *SAMPLE, "--epochs", "1", "--json", "--no-export", cwd=tmp_path)
     metrics = json.loads(process.stdout)
     assert set(metrics["test"]) == {"loss", "accuracy"}
@@ -73,7 +73,7 @@ def test_the_same_seed_gives_the_same_weights_in_another_process(run, trained, t
         np.testing.assert_array_equal(second.variables[name], value)
 
 
-def test_a_terminal_gets_bars(lenet_keras, tmp_path):
+def test_a_terminal_shows_bars(lenet_keras, tmp_path):
     terminal, inner = pty.openpty()
     process = subprocess.Popen(
         [lenet_keras, "train", *SAMPLE, "--epochs", "1", "--no-export", "--json"],
@@ -84,7 +84,7 @@ def test_a_terminal_gets_bars(lenet_keras, tmp_path):
     while True:
         try:
             shown += os.read(terminal, 4096)
-        except OSError:  # the other side has closed
+        except OSError:  # the other side is closed
             break
     os.close(terminal)
     assert process.wait() == 0
@@ -93,7 +93,7 @@ def test_a_terminal_gets_bars(lenet_keras, tmp_path):
     assert "epoch 1/1:" not in shown.decode()
 
 
-def test_an_earlier_run_is_kept_and_the_message_says_how_to_go_on(run, trained):
+def test_an_earlier_run_is_kept_and_the_message_says_how_to_continue(run, trained):
     work, _ = trained
     process = run("train", *SAMPLE, "--epochs", "2", "--reg", "weight_decay", cwd=work)
     assert process.returncode == 2
@@ -107,7 +107,7 @@ def start_long_training(lenet_keras, folder, *arguments):
         [lenet_keras, "train", *SAMPLE, "--no-export", "--epochs", "2000", *arguments],
         cwd=folder,
         stderr=subprocess.PIPE,
-        # A shell starts what it puts into the background, this suite perhaps, with Ctrl-C ignored.
+        # A shell starts background processes, perhaps this suite, with Ctrl-C ignored.
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
 
@@ -119,13 +119,13 @@ def read_until(process, beginning):
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_a_signal_keeps_what_was_trained_and_says_how_to_go_on(lenet_keras, run, tmp_path, number, code):
+def test_a_signal_keeps_what_was_trained_and_says_how_to_continue(lenet_keras, run, tmp_path, number, code):
     process = start_long_training(lenet_keras, tmp_path, "--batch-size", "1")
     read_until(process, b"epoch 1/")
     sent = time.monotonic()
     process.send_signal(number)
-    rest = process.stderr.read().decode()
-    assert process.wait() == code
+    rest = process.communicate()[1].decode()
+    assert process.returncode == code
     assert time.monotonic() - sent < 5
     assert "Traceback" not in rest
     command = "lenet-keras train --dataset fashion_mnist_sample --no-export --epochs 2000 --batch-size 1 --resume"
@@ -141,7 +141,7 @@ def test_a_signal_keeps_what_was_trained_and_says_how_to_go_on(lenet_keras, run,
     )  # fmt: skip
     assert resumed.returncode == 0
     place = f"step {state.progress.step} of epoch {finished + 1}" if state.progress.step else f"epoch {finished}"
-    assert f"going on behind {place}\n" in resumed.stderr
+    assert f"resuming after {place}\n" in resumed.stderr
     assert f"epoch {finished + 1}/{finished + 1}:" in resumed.stderr
     assert len((run_dir / "history.csv").read_text().splitlines()) == finished + 2
 
@@ -152,25 +152,25 @@ def test_a_signal_before_the_first_epoch_is_over_keeps_its_steps(lenet_keras, tm
     while not states.newest.exists():
         assert process.poll() is None
     process.send_signal(signal.SIGTERM)
-    process.stderr.read()
-    assert process.wait() == 143
+    process.communicate()
+    assert process.returncode == 143
     state = states.read()
     assert state.progress.step or state.history
     assert state.progress.step % 50 == 0
 
 
 def test_a_signal_while_tensorflow_is_imported_is_no_traceback(lenet_keras, tmp_path):
-    # /proc tells when the import has begun: the library is mapped.
+    # /proc shows when the import has started: the library is mapped.
     process = start_long_training(lenet_keras, tmp_path)
     while "_pywrap_tensorflow" not in Path(f"/proc/{process.pid}/maps").read_text():
         assert process.poll() is None
     process.send_signal(signal.SIGTERM)
-    rest = process.stderr.read().decode()
-    assert process.wait() == 143
+    rest = process.communicate()[1].decode()
+    assert process.returncode == 143
     assert "Traceback" not in rest
 
 
-def test_a_second_training_in_the_folder_is_refused_naming_the_first(lenet_keras, run, tmp_path):
+def test_a_second_training_in_the_folder_is_rejected_with_the_name_of_the_first(lenet_keras, run, tmp_path):
     first = start_long_training(lenet_keras, tmp_path)
     read_until(first, b"epoch 1/")
     for option in ("--resume", "--overwrite"):
@@ -193,14 +193,14 @@ def test_a_second_training_in_the_folder_is_refused_naming_the_first(lenet_keras
         (["--batch-size", "401"], 2, "batch_size must be 1 to 400. Received: 401"),
         (["--learning-rate", "nan"], 2, "learning_rate must be a finite number above 0. Received: nan"),
         (["--validation", "500"], 2, "validation must be 0 to 499. Received: 500"),
-        (["--reg", "dropout", "--dropout-rate", "1"], 2, "dropout_rate must lie in [0, 1)"),
+        (["--reg", "dropout", "--dropout-rate", "1"], 2, "dropout_rate must be in [0, 1)"),
         (["--reg", "dropout", "--weight-decay", "0.1"], 2, "--weight-decay does nothing without --reg weight_decay"),
-        (["--resume", "--overwrite"], 2, "--resume and --overwrite exclude each other"),
+        (["--resume", "--overwrite"], 2, "--resume and --overwrite are mutually exclusive"),
         (["--resume"], 2, "holds no run to resume"),
         (["--resume", "always"], 2, "'always' is not one of 'run', 'auto'"),
         (["--checkpoint-steps", "0"], 2, "checkpoint_steps must be 1 or more. Received: 0"),
         (["--data-dir", "nowhere"], 1, "nowhere"),
-        (["--run-dir", "."], 2, ". is there and is no run folder"),
+        (["--run-dir", "."], 2, ". exists but is not a run folder. Choose another folder with --run-dir."),
         (["--run-dir", "notes.txt"], 2, "Directory 'notes.txt' is a file"),
         (["--run-dir", "notes.txt/run"], 1, "notes.txt"),
     ],

@@ -5,14 +5,13 @@ import dataclasses
 import numpy as np
 import pytest
 
-from lenet_keras.data import DatasetSpec, Split, dataset_spec, hold_out
-from lenet_keras.data.arrays import canonical_order, checked_split
-from lenet_keras.data.order import epoch_order
-from lenet_keras.errors import InvalidArgument, LenetKerasError
+from lenet_keras.data.arrays import Split, canonical_order, checked_splits, epoch_order, hold_out
+from lenet_keras.data.catalogue import DatasetSpec, dataset_spec
+from lenet_keras.errors import DatasetDamaged, InvalidArgument
 
 
 def numbered(count: int) -> Split:
-    """Examples that can be told apart by their labels, and images that go with them."""
+    """Return examples with labels 0, 1, 2..., each also the first pixel of its image."""
     labels = np.arange(count, dtype=np.int64)
     images = np.zeros((count, 28, 28, 1), np.uint8)
     images[:, 0, 0, 0] = labels
@@ -29,7 +28,7 @@ def test_held_out_examples_and_the_rest_are_all_of_them_once() -> None:
         assert split.labels.dtype == np.int64
 
 
-def test_what_is_held_out_is_a_function_of_the_seed_and_stays_so() -> None:
+def test_what_is_held_out_depends_on_the_seed_alone_and_never_changes() -> None:
     # Written down: a training that is repeated after an update must see the same images.
     assert hold_out(numbered(100), 5, seed=11)[1].labels.tolist() == [24, 31, 49, 52, 94]
     again = hold_out(numbered(50), 20, seed=7)[1].labels
@@ -37,7 +36,7 @@ def test_what_is_held_out_is_a_function_of_the_seed_and_stays_so() -> None:
     assert hold_out(numbered(50), 20, seed=8)[1].labels.tolist() != again.tolist()
 
 
-def test_what_is_held_out_has_nothing_to_do_with_the_order_of_an_epoch() -> None:
+def test_what_is_held_out_is_independent_of_the_order_of_an_epoch() -> None:
     held = hold_out(numbered(50), 20, seed=7)[1].labels
     assert sorted(epoch_order(7, 0, 50)[:20]) != held.tolist()
 
@@ -50,20 +49,20 @@ def test_holding_out_nothing_leaves_everything_in_order() -> None:
 
 
 @pytest.mark.parametrize("validation", [-1, 5, 6])
-def test_a_number_to_hold_out_that_makes_no_sense_is_refused(validation: int) -> None:
-    with pytest.raises(InvalidArgument, match=rf"received {validation}, expected 0 to 4 "):
+def test_an_impossible_number_to_hold_out_is_rejected(validation: int) -> None:
+    with pytest.raises(InvalidArgument, match=rf"validation must be 0 to 4\. Received: {validation}$"):
         hold_out(numbered(5), validation, seed=0)
 
 
-def test_a_negative_seed_is_refused() -> None:
-    with pytest.raises(InvalidArgument, match="received -1"):
+def test_a_negative_seed_is_rejected() -> None:
+    with pytest.raises(InvalidArgument, match=r"seed must be 0 or more\. Received: -1"):
         hold_out(numbered(5), 1, seed=-1)
 
 
 def test_the_canonical_order_is_the_same_from_any_order() -> None:
     generator = np.random.default_rng(0)
     images = generator.integers(0, 256, (40, 28, 28), np.uint8)
-    images[7] = images[3]  # a pair that only the label tells apart
+    images[7] = images[3]  # two examples that differ in the label alone
     labels = np.arange(40, dtype=np.uint8) % 10
     order, content = canonical_order(images, labels)
     shuffled = generator.permutation(40)
@@ -74,7 +73,7 @@ def test_the_canonical_order_is_the_same_from_any_order() -> None:
 
 
 @pytest.mark.parametrize("change", ["pixel", "label"])
-def test_the_content_digest_sees_every_pixel_and_label(change: str) -> None:
+def test_the_content_digest_covers_every_pixel_and_label(change: str) -> None:
     images, labels = np.zeros((3, 28, 28), np.uint8), np.zeros(3, np.uint8)
     before = canonical_order(images, labels)[1]
     (images if change == "pixel" else labels)[(-1,) * (3 if change == "pixel" else 1)] = 1
@@ -89,7 +88,7 @@ def letters() -> tuple[np.ndarray, np.ndarray]:
 
 
 def test_letters_are_numbered_from_0_to_25() -> None:
-    split = checked_split(LETTERS, "train", *letters(), "here", "mend")
+    split = checked_splits(LETTERS, {"train": letters()}, "here", "remedy")["train"]
     assert sorted(split.labels) == list(range(26))
     assert split.images.shape == (26, 28, 28, 1)
 
@@ -98,17 +97,17 @@ def test_letters_are_numbered_from_0_to_25() -> None:
 def test_a_label_without_a_class_is_an_error(label: int) -> None:
     images, labels = letters()
     labels[4] = label
-    with pytest.raises(LenetKerasError, match=rf"here: .*train labels outside 1 to 26: .*found \[{label}\]; mend\."):
-        checked_split(LETTERS, "train", images, labels, "here", "mend")
+    with pytest.raises(DatasetDamaged, match=rf"here: .*train labels outside 1 to 26: .*found \[{label}\]; remedy\."):
+        checked_splits(LETTERS, {"train": (images, labels)}, "here", "remedy")
 
 
 def test_a_wrong_number_of_images_is_an_error() -> None:
     images, labels = letters()
-    with pytest.raises(LenetKerasError, match=r"expected \(26, 28, 28\), found \(25, 28, 28\)"):
-        checked_split(LETTERS, "train", images[1:], labels[1:], "here", "mend")
+    with pytest.raises(DatasetDamaged, match=r"expected \(26, 28, 28\), found \(25, 28, 28\)"):
+        checked_splits(LETTERS, {"train": (images[1:], labels[1:])}, "here", "remedy")
 
 
-def test_contents_that_are_not_the_data_set_are_an_error() -> None:
+def test_contents_of_another_dataset_are_an_error() -> None:
     spec: DatasetSpec = dataclasses.replace(LETTERS, content_sha256=("0" * 64, "1" * 64))
-    with pytest.raises(LenetKerasError, match=r"train contents \(SHA-256\): expected 0000.*, found \w{64}; mend"):
-        checked_split(spec, "train", *letters(), "here", "mend")
+    with pytest.raises(DatasetDamaged, match=r"train contents \(SHA-256\): expected 0000.*, found \w{64}; remedy"):
+        checked_splits(spec, {"train": letters()}, "here", "remedy")

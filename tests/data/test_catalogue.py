@@ -1,15 +1,15 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
-from lenet_keras.data import DATASETS, DEFAULT_DATASET, SAMPLE_DATASET, dataset_spec, folders
+from lenet_keras.data.catalogue import DATASETS, DEFAULT_DATASET, SAMPLE_DATASET, dataset_spec
 from lenet_keras.errors import InvalidArgument
+
+from .conftest import in_new_process
 
 ASK_TFDS = """
 import json, sys
@@ -49,11 +49,11 @@ def test_emnist_has_tfds_s_sizes_and_number_of_classes(tfds_says: dict, name: st
 
 
 @pytest.mark.parametrize("name", [name for name, spec in DATASETS.items() if spec.download_url])
-def test_the_address_asked_is_one_that_tfds_downloads_from(tfds_says: dict, name: str) -> None:
+def test_the_url_to_probe_is_one_that_tfds_downloads_from(tfds_says: dict, name: str) -> None:
     assert dataset_spec(name).download_url in tfds_says[name]["sums"]
 
 
-def test_sums_of_compressed_files_are_those_that_tfds_registers(tfds_says: dict) -> None:
+def test_checksums_of_compressed_files_are_those_that_tfds_registers(tfds_says: dict) -> None:
     registered = {url.rpartition("/")[2]: value for url, value in tfds_says["kmnist"]["sums"].items()}
     assert {f"{name}.gz": value for name, value in dataset_spec("kmnist").idx_sha256.items()} == registered
 
@@ -65,20 +65,18 @@ def test_class_names_are_distinct_and_emnist_s_are_characters() -> None:
     assert (balanced[9], balanced[10], balanced[35], balanced[36], balanced[46]) == ("9", "A", "Z", "a", "t")
 
 
-def test_only_the_sample_says_that_it_is_one() -> None:
+def test_only_the_sample_is_marked_as_one() -> None:
     assert [name for name, spec in DATASETS.items() if spec.is_sample] == [SAMPLE_DATASET]
     assert "sample" in dataset_spec(SAMPLE_DATASET).title
     assert dataset_spec(SAMPLE_DATASET).default_validation == 100
     assert dataset_spec(DEFAULT_DATASET).default_validation == 5_000
 
 
-def test_an_unknown_name_is_named_with_those_allowed_and_a_close_one() -> None:
+def test_an_unknown_name_is_reported_with_those_allowed_and_a_similar_one() -> None:
     with pytest.raises(InvalidArgument, match=r"'fashon_mnist'.*Did you mean 'fashion_mnist'\?.*emnist/byclass"):
         dataset_spec("fashon_mnist")
 
 
 def test_the_catalogue_loads_neither_numpy_nor_tensorflow() -> None:
     code = "import sys, lenet_keras.data.catalogue; print([m for m in ('numpy', 'tensorflow') if m in sys.modules])"
-    environment = {**os.environ, "PYTHONPATH": str(Path(folders.__file__).parents[2])}
-    result = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
-    assert result.stdout.strip() == "[]"
+    assert in_new_process(code) == "[]"

@@ -6,9 +6,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from lenet_keras.data import folders
 from lenet_keras.data.idx import IDX_NAMES, idx_bytes, read_idx, read_idx_folder
-from lenet_keras.errors import LenetKerasError
+from lenet_keras.data.load import SAMPLE_FOLDER
+from lenet_keras.errors import DatasetDamaged
 
 
 @pytest.mark.parametrize("shape", [(3,), (2, 4, 5)])
@@ -18,22 +18,22 @@ def test_what_is_written_is_read_back(tmp_path: Path, shape: tuple[int, ...], su
     path = tmp_path / f"x-idx{len(shape)}-ubyte{suffix}"
     content = idx_bytes(array)
     path.write_bytes(gzip.compress(content) if suffix else content)
-    np.testing.assert_array_equal(read_idx(path, "mend"), array)
+    np.testing.assert_array_equal(read_idx(path, "remedy"), array)
 
 
-def test_the_header_is_the_format_s(tmp_path: Path) -> None:
-    # Two labels, 7 and 9, written by hand after the description of the format.
+def test_the_header_follows_the_format(tmp_path: Path) -> None:
+    # Two labels, 7 and 9, written by hand from the description of the format.
     path = tmp_path / "labels-idx1-ubyte"
     path.write_bytes(bytes([0, 0, 8, 1, 0, 0, 0, 2, 7, 9]))
-    assert read_idx(path, "mend").tolist() == [7, 9]
+    assert read_idx(path, "remedy").tolist() == [7, 9]
 
 
 def test_raw_files_are_read_like_compressed_ones(sample_copy: Path) -> None:
-    compressed = read_idx_folder(sample_copy, "mend", None)
+    compressed = read_idx_folder(sample_copy, "remedy", None)
     for path in sample_copy.glob("*.gz"):
         path.with_suffix("").write_bytes(gzip.decompress(path.read_bytes()))
         path.unlink()
-    raw = read_idx_folder(sample_copy, "mend", None)
+    raw = read_idx_folder(sample_copy, "remedy", None)
     for split in ("train", "test"):
         np.testing.assert_array_equal(raw[split][0], compressed[split][0])
         np.testing.assert_array_equal(raw[split][1], compressed[split][1])
@@ -42,24 +42,24 @@ def test_raw_files_are_read_like_compressed_ones(sample_copy: Path) -> None:
 @pytest.mark.parametrize("name", IDX_NAMES)
 def test_a_missing_file_is_named(sample_copy: Path, name: str) -> None:
     (sample_copy / f"{name}.gz").unlink()
-    with pytest.raises(LenetKerasError, match=rf"{sample_copy}: .*found no {name}\[\.gz\]; do this\.") as caught:
+    with pytest.raises(DatasetDamaged, match=rf"{sample_copy}: .*found no {name}\[\.gz\]; do this\.") as caught:
         read_idx_folder(sample_copy, "do this", None)
     assert len(str(caught.value).splitlines()) == 1
 
 
 @pytest.mark.parametrize("kept", [0, 5, 11, 5000, -1])
 def test_a_truncated_gzip_file_is_named(tmp_path: Path, kept: int) -> None:
-    whole = (folders.SAMPLE / f"{IDX_NAMES[0]}.gz").read_bytes()
+    complete = (SAMPLE_FOLDER / f"{IDX_NAMES[0]}.gz").read_bytes()
     path = tmp_path / f"{IDX_NAMES[0]}.gz"
-    path.write_bytes(whole[:kept])
-    with pytest.raises(LenetKerasError, match=rf"{path}: .*expected .*, found.*; do this\."):
+    path.write_bytes(complete[:kept])
+    with pytest.raises(DatasetDamaged, match=rf"{path}: .*expected .*, found.*; do this\."):
         read_idx(path, "do this")
 
 
-def test_a_file_that_is_no_gzip_file_is_named(tmp_path: Path) -> None:
+def test_a_file_that_is_not_gzip_is_named(tmp_path: Path) -> None:
     path = tmp_path / f"{IDX_NAMES[0]}.gz"
     path.write_bytes(b"<html>Not found</html>")
-    with pytest.raises(LenetKerasError, match=rf"{path}: expected a whole gzip file, found: Not a gzipped file"):
+    with pytest.raises(DatasetDamaged, match=rf"{path}: expected a complete gzip file, found: Not a gzipped file"):
         read_idx(path, "do this")
 
 
@@ -68,29 +68,29 @@ def test_a_raw_file_of_the_wrong_length_is_named(tmp_path: Path, kept: int, expe
     path = tmp_path / "images-idx3-ubyte"
     content = idx_bytes(np.zeros((2, 1, 1), np.uint8)) + b"more"
     path.write_bytes(content[:kept])
-    with pytest.raises(LenetKerasError, match=rf"{path}: .*{expected}.*; do this"):
+    with pytest.raises(DatasetDamaged, match=rf"{path}: .*{expected}.*; do this"):
         read_idx(path, "do this")
 
 
 def test_labels_where_images_should_be_are_named(tmp_path: Path) -> None:
     path = tmp_path / "images-idx3-ubyte"
     path.write_bytes(idx_bytes(np.zeros(20, np.uint8)))
-    with pytest.raises(LenetKerasError, match="magic number: expected 00000803, found 00000801"):
+    with pytest.raises(DatasetDamaged, match="magic number: expected 00000803, found 00000801"):
         read_idx(path, "do this")
 
 
-def test_a_wrong_sum_names_file_expected_and_found(tmp_path: Path) -> None:
+def test_a_wrong_checksum_names_file_expected_and_found(tmp_path: Path) -> None:
     path = tmp_path / "labels-idx1-ubyte"
     path.write_bytes(idx_bytes(np.zeros(20, np.uint8)))
-    with pytest.raises(LenetKerasError, match=rf"{path}: SHA-256.* expected 0{{64}}, found \w{{64}}; do this"):
+    with pytest.raises(DatasetDamaged, match=rf"{path}: SHA-256.* expected 0{{64}}, found \w{{64}}; do this"):
         read_idx(path, "do this", sha256="0" * 64)
 
 
-def test_sums_of_compressed_files_are_checked_and_raw_files_refused(sample_copy: Path) -> None:
+def test_checksums_of_compressed_files_are_verified_and_raw_files_rejected(sample_copy: Path) -> None:
     sums = dict.fromkeys(IDX_NAMES, "0" * 64)
-    with pytest.raises(LenetKerasError, match="SHA-256 of the compressed file: expected 0000"):
+    with pytest.raises(DatasetDamaged, match="SHA-256 of the compressed file: expected 0000"):
         read_idx_folder(sample_copy, "do this", sums, of_gz=True)
     name = IDX_NAMES[3]
     (sample_copy / f"{name}.gz").rename(sample_copy / name)
-    with pytest.raises(LenetKerasError, match=rf"found no {name}\.gz"):
+    with pytest.raises(DatasetDamaged, match=rf"found no {name}\.gz"):
         read_idx_folder(sample_copy, "do this", sums, of_gz=True)

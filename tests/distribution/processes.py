@@ -6,49 +6,52 @@ import subprocess
 import sys
 import threading
 
-from lenet_keras.distribution.cluster import tf_config
-from lenet_keras.distribution.local_workers import free_addresses
+from lenet_keras.distribution.cluster import free_addresses, tf_config
 
 TRAIN = [sys.executable, "-m", "lenet_keras_cli", "train", "--dataset", "fashion_mnist_sample", "--no-export"]
 
 
 class Worker:
-    """A process, with what it says on stderr as it says it."""
+    """A process, and the lines that it has written to stderr so far."""
 
     def __init__(self, command, environment, folder):
         self.folder = folder
         folder.mkdir(parents=True, exist_ok=True)
+        # A shell starts background processes, perhaps this suite, with Ctrl-C ignored.
+        command = ["env", "--default-signal=INT", *command]
         self.process = subprocess.Popen(
             command, env={**os.environ, **environment}, cwd=folder, text=True,
             stdout=subprocess.PIPE, stderr=subprocess.PIPE,
         )  # fmt: skip
         self.lines = []
         self._changed = threading.Condition()
-        self._reader = threading.Thread(target=self._read, daemon=True)
-        self._reader.start()
+        self.reader = threading.Thread(target=self._read, daemon=True)
+        self.reader.start()
 
     def _read(self):
-        for line in self.process.stderr:
-            with self._changed:
-                self.lines.append(line.rstrip())
-                self._changed.notify_all()
+        with self.process.stderr as lines:
+            for line in lines:
+                with self._changed:
+                    self.lines.append(line.rstrip())
+                    self._changed.notify_all()
 
     def wait_for(self, text, timeout=90):
-        """Return when a line that begins with `text` has come."""
+        """Return when a line that starts with `text` has been read."""
         with self._changed:
-            came = self._changed.wait_for(lambda: any(line.startswith(text) for line in self.lines), timeout)
-        assert came, self.lines
+            is_read = self._changed.wait_for(lambda: any(line.startswith(text) for line in self.lines), timeout)
+        assert is_read, self.lines
 
     def result(self, timeout=90):
-        """Exit code, stdout, and the last line of stderr."""
+        """Return the exit code, stdout, and the last line of stderr."""
         code = self.process.wait(timeout)
-        self._reader.join(timeout)
-        return code, self.process.stdout.read(), self.lines[-1] if self.lines else ""
+        self.reader.join(timeout)
+        with self.process.stdout as out:
+            return code, out.read(), self.lines[-1] if self.lines else ""
 
 
 @contextlib.contextmanager
 def cluster(count, *options, folder, command=TRAIN):
-    """Start `count` workers, each in a current folder of its own; what is left of them at the end is killed."""
+    """Start `count` workers, each in its own current folder; those that still run at the end are killed."""
     addresses = free_addresses(count)
     workers = []
     try:
@@ -61,3 +64,4 @@ def cluster(count, *options, folder, command=TRAIN):
             worker.process.kill()
             worker.process.wait()
             worker.process.stdout.close()
+            worker.reader.join()

@@ -1,4 +1,4 @@
-"""Who the workers are, by TF_CONFIG and by Slurm's variables."""
+"""The workers that TF_CONFIG and Slurm's variables name."""
 
 import json
 import os
@@ -19,20 +19,20 @@ TWO = ["a:1", "b:2"]
 
 @pytest.fixture(autouse=True)
 def no_cluster(monkeypatch):
-    """A cluster that these tests may run on is not theirs."""
+    """A cluster that these tests may run on must not affect them."""
     for name in [name for name in os.environ if name == "TF_CONFIG" or name.startswith("SLURM")]:
         monkeypatch.delenv(name)
 
 
 def find(strategy, environ):
-    """The cluster that a process with these variables finds."""
+    """Return the cluster that a process with these variables finds."""
     with pytest.MonkeyPatch.context() as patch:
         for name, value in environ.items():
             patch.setenv(name, value)
         return find_cluster(strategy)
 
 
-def test_without_any_word_of_a_cluster_there_is_none():
+def test_without_variables_there_is_no_cluster():
     assert find("auto", {}) is None
     assert find("auto", {"TF_CONFIG": ""}) is None
 
@@ -47,19 +47,19 @@ def test_tf_config_names_the_workers(strategy):
 
 
 @pytest.mark.parametrize(("kind", "index", "expected"), [("chief", 0, 0), ("worker", 0, 1), ("worker", 1, 2)])
-def test_a_chief_comes_before_the_workers(kind, index, expected):
+def test_a_chief_precedes_the_workers(kind, index, expected):
     cluster = find("auto", config_of({"worker": TWO, "chief": ["c:3"]}, kind, index))
     assert (cluster.addresses, cluster.index) == (("c:3", "a:1", "b:2"), expected)
     assert cluster.is_chief == (kind == "chief")
 
 
-def test_a_strategy_of_one_process_looks_for_no_cluster():
+def test_a_strategy_for_one_process_ignores_the_cluster():
     assert find("mirrored", {"TF_CONFIG": "nonsense"}) is None
     assert find("auto", config_of({"worker": ["a:1"]})) is None
 
 
 def test_multi_worker_needs_a_cluster():
-    with pytest.raises(InvalidArgument, match=r"TF_CONFIG.*srun.*--workers"):
+    with pytest.raises(InvalidArgument, match=r"multi_worker needs TF_CONFIG or Slurm's srun"):
         find("multi_worker", {})
 
 
@@ -71,7 +71,7 @@ def test_multi_worker_needs_a_cluster():
         '{"cluster": {"worker": ["a:1"]}, "task": []}', "[" * 100_000,
     ],
 )  # fmt: skip
-def test_what_is_no_tf_config_is_refused(text):
+def test_what_is_not_a_tf_config_is_rejected(text):
     with pytest.raises(InvalidArgument, match="TF_CONFIG") as refused:
         find("multi_worker", {"TF_CONFIG": text or "{}"})
     assert len(str(refused.value)) < 400
@@ -86,15 +86,15 @@ def test_what_is_no_tf_config_is_refused(text):
         ({"worker": ["http://a:1"]}, "worker", 0, "host:port"),
         ({"worker": ["a:1", "a:1"]}, "worker", 0, "each address once"),
         ({"chief": TWO}, "chief", 0, "one chief"),
-        ({"worker": TWO}, "worker", 2, "'worker' 2, is none of its cluster"),
-        ({"worker": TWO}, "worker", -1, "none of its cluster"),
-        ({"worker": TWO}, "worker", True, "none of its cluster"),
-        ({"worker": TWO}, "worker", "0", "none of its cluster"),
-        ({"worker": TWO}, "chief", 0, "none of its cluster"),
-        ({"worker": TWO}, ["worker"], 0, "none of its cluster"),
+        ({"worker": TWO}, "worker", 2, "'worker' 2, is not in its cluster"),
+        ({"worker": TWO}, "worker", -1, "not in its cluster"),
+        ({"worker": TWO}, "worker", True, "not in its cluster"),
+        ({"worker": TWO}, "worker", "0", "not in its cluster"),
+        ({"worker": TWO}, "chief", 0, "not in its cluster"),
+        ({"worker": TWO}, ["worker"], 0, "not in its cluster"),
     ],
 )
-def test_a_tf_config_of_something_else_is_refused(jobs, kind, index, message):
+def test_an_invalid_tf_config_is_rejected(jobs, kind, index, message):
     with pytest.raises(InvalidArgument, match=re.escape(message)):
         find("auto", config_of(jobs, kind, index))
 
@@ -119,22 +119,22 @@ def test_every_task_of_a_slurm_step_finds_itself_on_its_own_machine():
         assert cluster.source == "Slurm"
 
 
-def test_jobs_that_share_a_machine_have_ports_of_their_own():
+def test_jobs_that_share_a_machine_have_their_own_ports():
     first, second = (set(find("auto", slurm("n2", 0, 0, job=job)).addresses) for job in (7, 8))
     assert not first & second
 
 
-def test_a_slurm_step_of_one_task_is_no_cluster():
+def test_a_slurm_step_of_one_task_is_not_a_cluster():
     assert find("auto", slurm("n1", 0, 0, nodes="n1", per_node="1", tasks=1)) is None
 
 
 @pytest.mark.parametrize("missing", ["SLURM_LOCALID", "SLURM_STEP_NODELIST", "SLURM_JOB_ID", "SLURMD_NODENAME"])
-def test_slurm_without_its_variables_is_refused(missing):
+def test_slurm_without_its_variables_is_rejected(missing):
     environ = slurm("n2", 0, 0)
     del environ[missing]
-    with pytest.raises(InvalidArgument, match=f"Slurm's variables name no cluster.*{missing}"):
+    with pytest.raises(InvalidArgument, match=f"Slurm's variables do not name a cluster.*{missing}"):
         find("auto", environ)
 
 
-def test_tf_config_comes_before_slurm():
+def test_tf_config_takes_precedence_over_slurm():
     assert find("auto", {**slurm("n2", 0, 0), **config_of({"worker": TWO})}).source == "TF_CONFIG"

@@ -1,4 +1,4 @@
-"""What deploy/ holds for training on several machines, run as far as one machine can."""
+"""The files in deploy/ for training on several machines, run as far as one machine can."""
 
 import json
 import os
@@ -12,14 +12,15 @@ import pytest
 import yaml
 
 from lenet_keras.distribution.cluster import from_tf_config
-from lenet_keras.run_folder import RunFolder
+from lenet_keras.runs import RunFolder
 
-DEPLOY = Path(__file__).parents[2] / "deploy"
+ROOT = Path(__file__).parents[2]
+DEPLOY = ROOT / "deploy"
 SBATCH = DEPLOY / "slurm" / "train.sbatch"
 SERVICE, CLAIM, JOB = yaml.safe_load_all((DEPLOY / "kubernetes" / "train.yaml").read_text())
 CONTAINER = JOB["spec"]["template"]["spec"]["containers"][0]
 
-# `srun` as far as a script in one job step sees it: a process a task, with the variables that Slurm 22.05 sets.
+# `srun` as a script in one job step sees it: a process per task, with the variables that Slurm 22.05 sets.
 SRUN = """#!{python}
 import os, subprocess, sys
 assert sys.argv[1] == "--kill-on-bad-exit=1", sys.argv
@@ -39,13 +40,13 @@ def executable(path, text):
 
 @pytest.fixture
 def environment(tmp_path):
-    """An environment that `.venv/bin/activate` leads to, in which `lenet-keras` is this package's."""
+    """An environment activated by `.venv/bin/activate`, in which `lenet-keras` is this package's."""
     executable(tmp_path / ".venv/bin/activate", f"PATH={tmp_path / '.venv/bin'}:$PATH\n")
     executable(tmp_path / ".venv/bin/lenet-keras", f'#!/bin/sh\nexec {sys.executable} -m lenet_keras_cli "$@"\n')
     return {name: value for name, value in os.environ.items() if name not in ("VIRTUAL_ENV", "TF_CONFIG")}
 
 
-def test_the_slurm_script_trains_one_run_with_all_tasks_and_again_goes_on(tmp_path, environment):
+def test_the_slurm_script_trains_one_run_with_all_tasks_and_resumes_it(tmp_path, environment):
     executable(tmp_path / ".venv/bin/srun", SRUN.format(python=sys.executable))
     for epochs in ("1", "2"):
         options = ["--dataset", "fashion_mnist_sample", "--epochs", epochs, "--no-export", "--json"]
@@ -54,25 +55,25 @@ def test_the_slurm_script_trains_one_run_with_all_tasks_and_again_goes_on(tmp_pa
         )
         assert done.returncode == 0, done.stderr
         assert json.loads(done.stdout)["epochs"] == int(epochs)
-        assert done.stderr.startswith("strategy: multi_worker, ")  # TensorFlow was started as always, and is silent
+        assert done.stderr.startswith("strategy: multi_worker, ")  # TensorFlow has the usual settings, and is silent
     placement = RunFolder(tmp_path / "runs/fashion_mnist_sample/none/0").read_record()["placement"]
     assert (placement["strategy"], placement["workers"], placement["reason"]) == ("multi_worker", 2, "by Slurm")
 
 
 def test_the_slurm_script_gives_workers_time_to_save():
     options = dict(re.findall(r"^#SBATCH --([\w-]+)=?(\S*)$", SBATCH.read_text(), re.MULTILINE))
-    assert options["signal"] == "TERM@60"  # to the tasks: with "B:" the shell alone would get it
+    assert options["signal"] == "TERM@60"  # to the tasks: with "B:" only the shell would receive it
     assert "requeue" in options
     assert options["open-mode"] == "append"
 
 
 @pytest.mark.parametrize("version", ["1.27", "1.31", "1.34"])
 @pytest.mark.parametrize("document", [SERVICE, CLAIM, JOB], ids=["Service", "PersistentVolumeClaim", "Job"])
-def test_the_kubernetes_manifest_has_the_published_schema(document, version):
+def test_the_kubernetes_manifest_follows_the_published_schema(document, version):
     kubernetes_validate.validate(document, version, strict=True)
 
 
-def test_a_manifest_with_a_misspelt_field_would_be_noticed():
+def test_a_misspelt_field_in_a_manifest_would_be_detected():
     misspelt = {**JOB, "spec": {**JOB["spec"], "completionsMode": "Indexed"}}
     with pytest.raises(kubernetes_validate.ValidationError):
         kubernetes_validate.validate(misspelt, "1.31", strict=True)
@@ -96,7 +97,7 @@ def test_a_pod_is_the_worker_of_its_index_among_the_jobs_pods(tmp_path, environm
     assert arguments.endswith("--reg weight_decay --batch-size 512")
 
 
-def test_the_parts_of_the_manifest_fit_each_other():
+def test_the_parts_of_the_manifest_match():
     spec, pod = JOB["spec"], JOB["spec"]["template"]["spec"]
     assert spec["completionMode"] == "Indexed"
     workers = next(each["value"] for each in CONTAINER["env"] if each["name"] == "WORKERS")
@@ -107,3 +108,14 @@ def test_the_parts_of_the_manifest_fit_each_other():
     assert SERVICE["spec"]["publishNotReadyAddresses"] is True
     assert pod["volumes"][0]["persistentVolumeClaim"]["claimName"] == CLAIM["metadata"]["name"]
     assert CONTAINER["volumeMounts"][0]["mountPath"] == CONTAINER["workingDir"]
+
+
+def test_the_manifest_names_the_image_that_the_dockerfile_builds():
+    version = re.search(r'^version = "(.+)"$', (ROOT / "pyproject.toml").read_text(), re.MULTILINE)[1]
+    dockerfile = (ROOT / "Dockerfile").read_text()
+    assert CONTAINER["image"] == f"lenet-keras:{version}"
+    assert f"docker build --tag lenet-keras:{version} .\n" in dockerfile
+    assert set(re.findall(r"lenet-keras:([\d.]+)", dockerfile)) == {version}
+    # The volume is writable for the user that the image runs as.
+    group = JOB["spec"]["template"]["spec"]["securityContext"]["fsGroup"]
+    assert re.search(rf"^USER \d+:{group}$", dockerfile, re.MULTILINE)

@@ -2,7 +2,8 @@
 
 import pytest
 
-from lenet_keras.distribution.devices import check_divisible, cpu_devices_for, parse_devices
+from lenet_keras.config import parse_devices
+from lenet_keras.distribution.strategy import check_divisible, fastest_cpu_devices
 from lenet_keras.errors import InvalidArgument
 
 
@@ -12,13 +13,13 @@ def test_devices_have_one_spelling():
 
 
 @pytest.mark.parametrize("text", ["", "GPU", "GPU:", "2", "GPU:0;GPU:1", "GPU:-1", "/GPU:0", "GPU:256", "GPU:0,"])
-def test_what_names_no_devices_is_refused(text):
+def test_invalid_device_names_are_rejected(text):
     with pytest.raises(InvalidArgument, match="devices must be names like"):
         parse_devices(text)
 
 
 @pytest.mark.parametrize(("text", "message"), [("CPU:1,CPU:01", "differ"), ("CPU:0,GPU:0", "all CPUs or all GPUs")])
-def test_devices_that_do_not_go_together_are_refused(text, message):
+def test_devices_that_cannot_be_combined_are_rejected(text, message):
     with pytest.raises(InvalidArgument, match=message):
         parse_devices(text)
 
@@ -31,16 +32,16 @@ def test_devices_that_do_not_go_together_are_refused(text, message):
     ],
 )  # fmt: skip
 def test_cpu_devices_get_equal_shares_of_32_images_or_more(batch_size, cores, expected):
-    assert cpu_devices_for(batch_size, cores) == expected
+    assert fastest_cpu_devices(batch_size, cores) == expected
 
 
 @pytest.mark.parametrize(
     ("batch_size", "replicas", "nearest"), [(65, 2, "64 or 66"), (63, 4, "60 or 64"), (3, 8, "8"), (9, 8, "8 or 16")]
 )
-def test_a_batch_that_cannot_be_shared_is_refused_with_the_nearest_that_can(batch_size, replicas, nearest):
+def test_a_batch_that_cannot_be_shared_is_rejected_with_the_nearest_that_can(batch_size, replicas, nearest):
     with pytest.raises(InvalidArgument, match=rf"{batch_size} images .* {replicas} devices.* is {nearest}\.$"):
         check_divisible(batch_size, replicas)
 
 
-def test_a_batch_that_can_be_shared_is_let_through():
+def test_a_batch_that_can_be_shared_is_accepted():
     check_divisible(64, 4)

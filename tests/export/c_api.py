@@ -1,9 +1,9 @@
-"""A program of its own: it runs a SavedModel through TensorFlow's C API, from the wheel's libraries, without Python's.
+"""A stand-alone program: run a SavedModel through TensorFlow's C API, from the wheel's libraries, without Python's.
 
     python c_api.py TENSORFLOW_FOLDER SAVED_MODEL INPUT.npy INPUT_TENSOR OUTPUTS.npz OUTPUT_TENSOR...
 
-Tensors are named as in a signature, "operation:index". OUTPUTS.npz gets an array for each, under its name; strings are
-NumPy's bytes in both files. TensorFlow Serving loads a SavedModel by the same C++ function that
+Tensors are named as in a signature, "operation:index". OUTPUTS.npz receives an array for each, under its name; strings
+are NumPy's bytes in both files. TensorFlow Serving loads a SavedModel by the same C++ function that
 TF_LoadSessionFromSavedModel calls.
 """
 
@@ -26,7 +26,7 @@ class Output(ctypes.Structure):
 
 
 def load_library(tensorflow):
-    """The C API of the TensorFlow in this folder; functions that return no int are told so."""
+    """Load the C API of the TensorFlow in this folder, and declare the functions that do not return an int."""
     ctypes.CDLL(str(Path(tensorflow, "libtensorflow_framework.so.2")), ctypes.RTLD_GLOBAL)
     tf = ctypes.CDLL(str(Path(tensorflow, "libtensorflow_cc.so.2")))
     for name in POINTERS:
@@ -38,7 +38,7 @@ def load_library(tensorflow):
 
 
 def to_tensor(tf, array):
-    """A TF_Tensor with the content of `array`."""
+    """Return a TF_Tensor with the content of `array`."""
     strings = array.dtype.kind == "S"
     dtype = STRING if strings else next(number for number, known in DTYPES.items() if known == array.dtype)
     size = array.size * STRING_SIZE if strings else array.nbytes
@@ -56,7 +56,7 @@ def to_tensor(tf, array):
 
 
 def to_array(tf, tensor):
-    """An array with the content of a TF_Tensor."""
+    """Return an array with the content of a TF_Tensor."""
     shape = [tf.TF_Dim(tensor, axis) for axis in range(tf.TF_NumDims(tensor))]
     data, size = tf.TF_TensorData(tensor), tf.TF_TensorByteSize(tensor)
     if tf.TF_TensorType(tensor) != STRING:

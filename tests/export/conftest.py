@@ -1,11 +1,13 @@
+"""A model, images and labels for it, and its first published version."""
+
 from pathlib import Path
 
 import keras
 import numpy as np
 import pytest
 
-from lenet_keras.data import Split
-from lenet_keras.export import export_model
+from lenet_keras.data.arrays import Split
+from lenet_keras.export.publish import export_model
 from lenet_keras.models import build_lenet5
 
 
@@ -16,7 +18,7 @@ def images():
 
 @pytest.fixture(scope="session")
 def examples(images, expected):
-    """The images with labels of which the model gets three in four."""
+    """Return the images with labels of which the model classifies three in four correctly."""
     labels = expected.argmax(axis=1)
     labels[:3] = (labels[:3] + 1) % 10
     return Split(images, labels)
@@ -29,7 +31,7 @@ def class_names():
 
 @pytest.fixture(scope="session")
 def model(images):
-    """A model that is sure of itself, with statistics of batch normalisation and masks that inference must not use."""
+    """Return a confident model, with statistics of batch normalisation and masks that inference must not use."""
     model = build_lenet5(["dropout", "batch_norm"], seed=0)
     model(keras.ops.cast(images, "float32"), training=True)
     head = model.get_layer("logits")
@@ -40,11 +42,11 @@ def model(images):
 
 @pytest.fixture(scope="session")
 def expected(model, images):
-    """The model's own probabilities [N, classes]."""
+    """Return the model's own probabilities [N, classes]."""
     return keras.ops.softmax(model.predict(images.astype(np.float32), verbose=0)).numpy()
 
 
 @pytest.fixture(scope="session")
 def published(tmp_path_factory, model, class_names, examples) -> Path:
-    """The folder of a first version; tests that change it must copy it."""
+    """Return the folder of a first version; tests that change it must copy it."""
     return export_model(model, tmp_path_factory.mktemp("exported_models") / "lenet5_none", class_names, examples)

@@ -1,4 +1,4 @@
-"""Files for other runtimes: what they hold, that they agree with the model, and that what does not is not published."""
+"""Files for other runtimes: their content, their agreement with the model, and what happens without it."""
 
 import json
 import os
@@ -12,15 +12,16 @@ import onnx
 import pytest
 from ai_edge_litert.interpreter import Interpreter
 
-from lenet_keras.data import Split, load
-from lenet_keras.errors import InvalidArgument, LenetKerasError
-from lenet_keras.export import ExportError, formats, load_exported
-from lenet_keras.export.formats import export_file, export_run_file, litert
-from lenet_keras.export.formats import onnx as onnx_format
-from lenet_keras.run_folder import RunFolder
-from lenet_keras.run_model import load_run_model
+from lenet_keras.data.arrays import Split
+from lenet_keras.data.load import load
+from lenet_keras.errors import ExportError, InvalidArgument, LenetKerasError
+from lenet_keras.export import formats
+from lenet_keras.export.formats import export_file, export_run_file, run_litert, run_onnx
+from lenet_keras.inference.run_model import load_run_model
+from lenet_keras.inference.saved_model import open_saved_model
+from lenet_keras.runs import RunFolder
 
-RUNTIMES = {"litert": litert, "onnx": onnx_format}
+RUN = {"litert": run_litert, "onnx": run_onnx}
 SUFFIXES = {"litert": "tflite", "onnx": "onnx"}
 
 
@@ -37,13 +38,13 @@ def test_a_file_agrees_with_the_model_for_any_batch(tmp_path, model, examples, e
     content = found.path.read_bytes()
     assert found.size == len(content)
     for count in (1, 3):
-        outputs = RUNTIMES[file_format].run(content, examples.images[:count])
+        outputs = RUN[file_format](content, examples.images[:count])
         assert set(outputs) == {"probabilities", "class_id"}
         np.testing.assert_allclose(outputs["probabilities"], expected[:count], rtol=0, atol=1e-6)
         np.testing.assert_array_equal(outputs["class_id"], expected[:count].argmax(axis=1))
 
 
-def test_the_class_names_go_along(tmp_path, model, examples, class_names):
+def test_the_class_names_are_published_too(tmp_path, model, examples, class_names):
     found = export_file(model, tmp_path / "m", class_names, examples, "onnx")
     metadata = {entry.key: entry.value for entry in onnx.load(found.path).metadata_props}
     assert json.loads(metadata["class_names"]) == class_names
@@ -53,15 +54,15 @@ def test_the_class_names_go_along(tmp_path, model, examples, class_names):
 
 @pytest.mark.parametrize("file_format", ["litert", "onnx"])
 def test_a_file_that_disagrees_is_not_published(tmp_path, model, examples, class_names, monkeypatch, file_format):
-    run = RUNTIMES[file_format].run
-    monkeypatch.setattr(RUNTIMES[file_format], "run", lambda content, images: run(content, images // 2))
+    run = RUN[file_format]
+    monkeypatch.setattr(formats, f"run_{file_format}", lambda content, images: run(content, images // 2))
     with pytest.raises(ExportError, match=f"^{file_format} disagrees with the model: .*: it was not published"):
         export_file(model, tmp_path / "m", class_names, examples, file_format)
     assert names(tmp_path) == []
 
 
 @pytest.mark.parametrize("file_format", ["litert", "onnx"])
-def test_a_file_whose_accuracy_is_another_one_is_not_published(tmp_path, model, examples, class_names, file_format):
+def test_a_file_whose_accuracy_differs_is_not_published(tmp_path, model, examples, class_names, file_format):
     with pytest.raises(ExportError, match=r"accuracy on 12 images is 0\.7500, expected 0\.8400"):
         export_file(model, tmp_path / "m", class_names, examples, file_format, accuracy=0.84)
     assert names(tmp_path) == []
@@ -77,7 +78,7 @@ def test_a_run_is_quantised_on_what_it_was_trained_on_and_its_accuracy_measured(
     test = load("fashion_mnist_sample").test
     details = Interpreter(str(found.path)).get_signature_runner().get_input_details()["images"]
     assert (details["dtype"], details["quantization"]) == (np.uint8, (1.0, 0))  # pixels go in as they are
-    outputs = litert.run(found.path.read_bytes(), test.images)
+    outputs = run_litert(found.path.read_bytes(), test.images)
     assert found.accuracy == (outputs["class_id"] == test.labels).mean()
     assert plain.accuracy == pytest.approx(RunFolder(sample_run).read_metrics()["test"]["accuracy"])
     assert abs(found.accuracy - plain.accuracy) <= 0.02
@@ -93,13 +94,13 @@ def test_a_quantisation_that_lost_too_much_is_not_published(tmp_path, sample_run
     assert names(tmp_path) == []
 
 
-def test_a_full_disk_for_temporary_files_is_told_in_one_line(tmp_path, model, examples, class_names, monkeypatch):
+def test_a_full_disk_for_temporary_files_is_named_in_one_line(tmp_path, model, examples, class_names, monkeypatch):
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
     with pytest.raises(ExportError, match=r"^cannot convert the model to litert: .*No such file or directory"):
         export_file(model, tmp_path / "m", class_names, examples, "litert")
     (tmp_path / "temporary").mkdir()
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, before[1]))  # as on a full disk, a write comes to nothing
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, before[1]))  # as on a full disk, a write fails
     try:
         with pytest.raises(ExportError, match=r"^cannot convert the model to litert: .*File too large"):
             export_file(model, tmp_path / "m", class_names, examples, "litert")
@@ -116,29 +117,29 @@ def test_onnx_runtime_reports_nothing_to_its_maker(tmp_path, model, examples, cl
     for folder in folders.values():
         folder.mkdir()
     program = (
-        "import sys, numpy, pathlib; from lenet_keras.export.formats import onnx; "
-        "onnx.run(pathlib.Path(sys.argv[1]).read_bytes(), numpy.zeros((1, 28, 28, 1), numpy.uint8))"
+        "import sys, numpy, pathlib; from lenet_keras.export.formats import run_onnx; "
+        "run_onnx(pathlib.Path(sys.argv[1]).read_bytes(), numpy.zeros((1, 28, 28, 1), numpy.uint8))"
     )
-    # Not of what else is set: on build servers it is quiet by itself.
+    # Nothing else of the environment: on build servers it is quiet by itself.
     kept = {name: os.environ[name] for name in ("PATH", "PYTHONPATH", "LD_LIBRARY_PATH") if name in os.environ}
     subprocess.run([sys.executable, "-c", program, found.path], env=kept | folders, capture_output=True, check=True)
     assert names(folders["HOME"]) == names(folders["TMPDIR"]) == []
 
 
-def test_a_file_beside_versions_is_none_to_the_servers(tmp_path, model, examples, class_names, published):
+def test_a_file_next_to_versions_is_not_a_version(tmp_path, model, examples, class_names, published):
     folder = tmp_path / "m"
     folder.mkdir()
     (folder / "1").symlink_to(published)
     export_file(model, folder / "m", class_names, examples, "onnx")
-    assert load_exported(folder).path == folder / "1"
+    assert open_saved_model(folder).path == folder / "1"
 
 
-def test_wrong_requests_are_refused(tmp_path, model, examples, class_names, monkeypatch):
+def test_invalid_requests_are_refused(tmp_path, model, examples, class_names, monkeypatch):
     with pytest.raises(InvalidArgument, match="format must be one of litert, onnx"):
         export_file(model, tmp_path / "m", class_names, examples, "h5")
-    with pytest.raises(InvalidArgument, match="int8 is for the format litert alone"):
+    with pytest.raises(InvalidArgument, match="int8 is for the format litert only"):
         export_file(model, tmp_path / "m", class_names, examples, "onnx", calibration=examples.images)
     monkeypatch.setattr(formats.importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(LenetKerasError, match=r"--format onnx needs tf2onnx and onnxruntime: pip install 'lenet-"):
+    with pytest.raises(LenetKerasError, match=r"the format onnx needs tf2onnx and onnxruntime: pip install 'lenet-"):
         export_file(model, tmp_path / "m", class_names, Split(examples.images, examples.labels), "onnx")
     assert names(tmp_path) == []

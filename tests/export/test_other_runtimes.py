@@ -1,4 +1,4 @@
-"""Runtimes that share nothing with the Python that wrote the SavedModel say what the model says."""
+"""Runtimes that share nothing with the Python that wrote the SavedModel return what the model returns."""
 
 import subprocess
 import sys
@@ -10,18 +10,18 @@ import pytest
 import tensorflow as tf
 from tensorflow.core.protobuf import saved_model_pb2
 
-from lenet_keras.pictures import encode_png
+from lenet_keras.inference.images import encode_png
 
-sys.modules["openvino_telemetry"] = None  # OpenVINO does without, and then tells nobody that it was imported
+sys.modules["openvino_telemetry"] = None  # OpenVINO does without, and then does not report that it was imported
 import openvino  # noqa: E402
 
 
-def as_pictures(images):
+def as_png_files(images):
     return np.array([encode_png(image) for image in images])
 
 
 def run_by_c_api(published, signature, array, folder):
-    """What a signature returns for its only argument, by name."""
+    """Return the outputs of a signature for its only argument, by name."""
     graph = saved_model_pb2.SavedModel.FromString((published / "saved_model.pb").read_bytes()).meta_graphs[0]
     definition = graph.signature_def[signature]
     [argument] = definition.inputs.values()
@@ -40,7 +40,7 @@ def run_by_c_api(published, signature, array, folder):
 
 @pytest.mark.parametrize(
     ("signature", "prepared"),
-    [("serving_default", np.float32), ("uint8", np.uint8), ("encoded", as_pictures)],
+    [("serving_default", np.float32), ("uint8", np.uint8), ("encoded", as_png_files)],
 )
 def test_tensorflows_c_api_gets_the_models_answers(
     published, images, expected, class_names, tmp_path, signature, prepared

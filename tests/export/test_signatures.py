@@ -1,4 +1,4 @@
-"""The signatures of a SavedModel: names, types, shapes, any batch, and one answer whichever way an image comes in."""
+"""The signatures of a SavedModel: names, types, shapes, any batch, one answer for any kind of input; the warm-up."""
 
 import io
 
@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from PIL import Image
+from tensorflow_serving.apis import prediction_log_pb2
 
-from lenet_keras.data import load
-from lenet_keras.export.example_inputs import CLASSIFYING, inputs
+from lenet_keras.data.load import load
+from lenet_keras.export.signatures import describe_signatures
 
 CLASSES = {
     "probabilities": (tf.float32, [None, 10]),
@@ -16,6 +17,8 @@ CLASSES = {
     "class_name": (tf.string, [None]),
 }
 IMAGES = (None, 28, 28, 1)
+DESCRIBED = describe_signatures((28, 28, 1), 10)
+CLASSIFYING = ("serving_default", "uint8", "encoded")
 
 
 @pytest.fixture(scope="module")
@@ -42,9 +45,10 @@ def test_a_signature_has_the_names_types_and_shapes_of_the_contract(signatures, 
 
 @pytest.mark.parametrize("signature", CLASSIFYING)
 @pytest.mark.parametrize("size", [1, 3])
-def test_any_batch_gets_the_models_answers(signatures, images, expected, class_names, signature, size):
-    name, array = inputs(images[:size])[signature]
-    outputs = signatures[signature](**{name: tf.constant(array)})
+def test_a_batch_of_any_size_gets_the_models_answers(signatures, images, expected, class_names, signature, size):
+    described = DESCRIBED[signature]
+    argument = {described.argument.name: tf.constant(described.example_input(images[:size]))}
+    outputs = signatures[signature](**argument)
     np.testing.assert_allclose(outputs["probabilities"], expected[:size], rtol=0, atol=1e-6)
     classes = expected[:size].argmax(axis=1)
     np.testing.assert_array_equal(outputs["class_id"], classes)
@@ -57,10 +61,10 @@ def test_the_last_layer_turns_the_features_into_the_probabilities(signatures, mo
     np.testing.assert_allclose(probabilities, expected, rtol=0, atol=1e-6)
 
 
-def test_a_png_of_the_data_set_is_as_good_as_its_pixels(signatures):
+def test_a_png_of_the_dataset_is_as_good_as_its_pixels(signatures):
     real = load("fashion_mnist_sample").test.images
     by_pixels = signatures["uint8"](images=tf.constant(real))
-    by_files = signatures["encoded"](image_bytes=tf.constant(inputs(real)["encoded"][1]))
+    by_files = signatures["encoded"](image_bytes=tf.constant(DESCRIBED["encoded"].example_input(real)))
     np.testing.assert_array_equal(by_files["probabilities"], by_pixels["probabilities"])
 
 
@@ -79,6 +83,26 @@ def test_grey_colour_png_and_jpeg_of_any_size_go_into_one_batch(signatures):
     assert np.ptp(outputs["probabilities"], axis=0).max() < 0.2
 
 
-def test_a_file_that_is_no_picture_is_an_invalid_argument(signatures):
+def test_a_file_that_is_not_an_image_is_an_invalid_argument(signatures):
     with pytest.raises(tf.errors.InvalidArgumentError):
-        signatures["encoded"](image_bytes=tf.constant([b"not a picture"]))
+        signatures["encoded"](image_bytes=tf.constant([b"not an image"]))
+
+
+def test_the_warm_up_has_a_request_that_works_for_each_signature(published, images, expected):
+    path = published / "assets.extra" / "tf_serving_warmup_requests"
+    logs = [
+        prediction_log_pb2.PredictionLog.FromString(record)
+        for record in tf.data.TFRecordDataset(str(path)).as_numpy_iterator()
+    ]
+    exported = tf.saved_model.load(str(published))
+    replayed = {}
+    for log in logs:
+        request = log.predict_log.request
+        inputs = {name: tf.constant(tf.make_ndarray(value)) for name, value in request.inputs.items()}
+        signature = request.model_spec.signature_name
+        replayed[signature] = exported.signatures[signature](**inputs)
+    assert set(replayed) == {"serving_default", "uint8", "encoded", "features"}
+    assert len(logs) == 4
+    for signature in ("serving_default", "uint8", "encoded"):
+        np.testing.assert_allclose(replayed[signature]["probabilities"], expected[:4], rtol=0, atol=1e-6)
+    assert replayed["features"]["features"].shape == (4, 84)

@@ -1,3 +1,5 @@
+"""Whatever an export returns that the model does not is named; SavedModels are asked in a process without Keras."""
+
 import os
 import shutil
 import subprocess
@@ -6,7 +8,9 @@ import sys
 import numpy as np
 import pytest
 
-from lenet_keras.export import ExportError, run_signatures, verify
+from lenet_keras.errors import ExportError
+from lenet_keras.export import run_signatures
+from lenet_keras.export.verify import Disagreement, check_accuracy, check_classes, check_features, run_fresh
 
 RUN_AND_LIST_KERAS = """
 import runpy, sys
@@ -14,18 +18,20 @@ sys.argv[1:], program = sys.argv[2:], sys.argv[1]
 runpy.run_path(program, run_name="__main__")
 print([name for name in sys.modules if name.split(".")[0] in ("keras", "lenet_keras") and sys.modules[name]])
 """
+NAMES = ["cat", "dog", "eel"]
+EXPECTED = np.array([[0.7, 0.2, 0.1], [0.1, 0.1, 0.8]])
 
 
-def test_another_process_gets_the_models_answers(published, images, expected, tmp_path):
-    results = verify.run_fresh(published, {"serving_default/images": images.astype(np.float32)}, tmp_path)
+def test_a_fresh_process_returns_what_the_model_returns(published, images, expected, tmp_path):
+    results = run_fresh(published, {"serving_default/images": images.astype(np.float32)}, tmp_path)
     np.testing.assert_allclose(results["serving_default/probabilities"], expected, rtol=0, atol=1e-6)
     np.testing.assert_array_equal(results["serving_default/class_id"], expected.argmax(axis=1))
 
 
-def test_more_images_than_are_computed_at_a_time_come_back_in_order(published, images, expected, tmp_path):
+def test_more_images_than_are_computed_at_a_time_are_returned_in_order(published, images, expected, tmp_path):
     many = np.tile(images, (run_signatures.BATCH // len(images) + 1, 1, 1, 1))
     assert len(many) % run_signatures.BATCH
-    results = verify.run_fresh(published, {"uint8/images": many}, tmp_path)
+    results = run_fresh(published, {"uint8/images": many}, tmp_path)
     assert len(results["uint8/probabilities"]) == len(many)
     np.testing.assert_allclose(results["uint8/probabilities"][-12:], expected, rtol=0, atol=1e-6)
 
@@ -45,7 +51,7 @@ def test_the_process_that_verifies_has_neither_keras_nor_this_package(published,
         assert outputs["serving_default/probabilities"].shape == (12, 10)
 
 
-def test_what_lies_beside_the_program_hides_no_package(published, images, tmp_path):
+def test_files_next_to_the_program_hide_no_package(published, images, tmp_path):
     program = shutil.copy(run_signatures.__file__, tmp_path / "run_signatures.py")
     (tmp_path / "requests.py").write_text("raise SystemExit('the wrong one')")
     (tmp_path / "tensorflow.py").write_text("raise SystemExit('the wrong one')")
@@ -55,7 +61,79 @@ def test_what_lies_beside_the_program_hides_no_package(published, images, tmp_pa
     assert finished.returncode == 0, finished.stderr
 
 
-def test_a_model_that_cannot_run_gives_one_line(tmp_path):
-    with pytest.raises(ExportError, match=r"failed when it was tried in a fresh process: .*does not exist") as caught:
-        verify.run_fresh(tmp_path / "nothing", {}, tmp_path)
+def test_a_model_that_cannot_run_is_named_in_one_line(tmp_path):
+    with pytest.raises(ExportError, match=r"failed when it was tested in a fresh process: .*does not exist") as caught:
+        run_fresh(tmp_path / "nothing", {}, tmp_path)
     assert "\n" not in str(caught.value)
+
+
+@pytest.fixture
+def outputs():
+    return {
+        "probabilities": EXPECTED.astype(np.float32),
+        "class_id": np.array([0, 2]),
+        "class_name": np.array([b"cat", b"eel"]),
+    }
+
+
+def test_outputs_that_agree_pass(outputs):
+    check_classes("uint8", outputs, EXPECTED, NAMES)
+
+
+def test_either_of_two_tied_classes_passes(outputs):
+    tied = np.array([[0.400001, 0.4, 0.199999], [0.1, 0.1, 0.8]])
+    outputs["probabilities"] = tied.astype(np.float32)
+    outputs["class_id"], outputs["class_name"] = np.array([1, 2]), np.array([b"dog", b"eel"])
+    check_classes("uint8", outputs, tied, NAMES)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("probabilities", (EXPECTED + np.array([0, 0, 2e-5])).astype(np.float32), "differ by up to 2e-05"),
+        ("probabilities", np.full((2, 3), np.nan, np.float32), "differ by up to nan"),
+        ("probabilities", EXPECTED, r"returned float64 \[2, 3\] as probabilities"),
+        (
+            "probabilities",
+            EXPECTED[:1].astype(np.float32),
+            r"float32 \[1, 3\] as probabilities, expected float32 \[2, 3\]",
+        ),
+        ("class_id", np.array([0, 1]), "image 1 is class 2 for the model and 1 for the export"),
+        ("class_id", np.array([0, 3]), "image 1 is class 2 for the model and 3"),
+        ("class_id", np.array([0, -1]), "image 1 is class 2 for the model and -1"),
+        ("class_id", np.array([0, 2], np.int32), "returned int32"),
+        ("class_name", np.array([b"cat", b"dog"]), "calls class 2 'dog', expected 'eel'"),
+        ("class_name", np.array([0, 2]), "returned int64"),
+        ("class_name", None, "returned nothing as class_name"),
+    ],
+)
+def test_whatever_disagrees_is_named(outputs, name, value, message):
+    if value is None:
+        del outputs[name]
+    else:
+        outputs[name] = value
+    with pytest.raises(Disagreement, match=message) as caught:
+        check_classes("uint8", outputs, EXPECTED, NAMES)
+    assert "\n" not in str(caught.value)
+
+
+def test_features_that_differ_are_named():
+    expected = np.array([[0.0, 200.0], [3.0, 4.0]], np.float32)
+    check_features({"features": expected + np.float32(1e-3)}, expected)  # of 200, 1e-3 is round-off
+    with pytest.raises(Disagreement, match="features differ by up to 5e-05"):
+        check_features({"features": expected + np.float32(1e-2)}, expected)
+    with pytest.raises(Disagreement, match=r"returned float32 \[1, 2\] as features"):
+        check_features({"features": expected[:1]}, expected)
+
+
+def test_an_accuracy_that_differs_by_one_image_is_named():
+    labels = np.array([0, 2])
+    check_accuracy(np.array([0, 2]), labels, EXPECTED, 1.0)
+    check_accuracy(np.array([0, 2]), labels, EXPECTED, None)
+    with pytest.raises(Disagreement, match=r"accuracy on 2 images is 0\.5000, expected 1\.0000"):
+        check_accuracy(np.array([0, 1]), labels, EXPECTED, 1.0)
+
+
+def test_an_image_between_two_classes_may_have_gone_either_way():
+    tied = np.array([[0.400001, 0.4, 0.199999], [0.1, 0.1, 0.8]])
+    check_accuracy(np.array([1, 2]), np.array([0, 2]), tied, 1.0)

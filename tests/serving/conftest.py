@@ -1,4 +1,4 @@
-"""An embedded server over two small models, and how to ask it."""
+"""An embedded server of two small models, and a function that sends it requests."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ import keras
 import numpy as np
 import pytest
 
-from lenet_keras.data import Split, load
-from lenet_keras.export import export_model
+from lenet_keras.data.load import load
+from lenet_keras.export.signatures import describe_signatures, write_saved_model, write_warmup
 from lenet_keras.models import build_lenet5
-from lenet_keras.serving.embedded import RunningServer, serve
+from lenet_keras.serving.embedded.server import RunningServer, running_server
 
 NAMES = [f"class {i}" for i in range(9)] + ["Ångström"]
 
@@ -28,8 +28,7 @@ def images() -> np.ndarray:
     return load("fashion_mnist_sample").test.images[:12]
 
 
-def make(seed: int) -> keras.Model:
-    """A model that is sure of itself."""
+def confident_model(seed: int) -> keras.Model:
     model = build_lenet5(seed=seed)
     head = model.get_layer("logits")
     head.set_weights([weight * 20 for weight in head.get_weights()])
@@ -37,39 +36,51 @@ def make(seed: int) -> keras.Model:
 
 
 @pytest.fixture(scope="session")
-def exports(tmp_path_factory: pytest.TempPathFactory, images: np.ndarray) -> Path:
-    """A folder of exports: `digits`, versions 1 and 2, which differ. Not to be changed."""
+def served_models() -> dict[int, keras.Model]:
+    """The models behind the two versions, which differ."""
+    return {version: confident_model(seed=version) for version in (1, 2)}
+
+
+@pytest.fixture(scope="session")
+def exports(
+    tmp_path_factory: pytest.TempPathFactory, served_models: dict[int, keras.Model], images: np.ndarray
+) -> Path:
+    """An export folder with versions 1 and 2 of `digits`, not to be changed; written as an export does, unverified."""
     folder = tmp_path_factory.mktemp("exports")
-    for seed in (1, 2):
-        export_model(make(seed), folder / "digits", NAMES, Split(images, np.zeros(12, np.int64)))
+    for version, model in served_models.items():
+        saved_model = folder / "digits" / str(version)
+        write_saved_model(model, NAMES, saved_model)
+        write_warmup(saved_model, list(describe_signatures((28, 28, 1), 10).values()), images)
     return folder
 
 
 @pytest.fixture(scope="session")
-def expected(images: np.ndarray) -> dict[int, np.ndarray]:
+def expected(served_models: dict[int, keras.Model], images: np.ndarray) -> dict[int, np.ndarray]:
     """The probabilities of both versions, [12, 10]."""
-    return {seed: keras.ops.softmax(make(seed)(images.astype(np.float32))).numpy() for seed in (1, 2)}
+    return {
+        version: keras.ops.softmax(model(images.astype(np.float32))).numpy() for version, model in served_models.items()
+    }
 
 
 @pytest.fixture(scope="session")
 def server(exports: Path) -> Iterator[RunningServer]:
     """A server of `exports`."""
-    with serve(exports, rest_port=0, grpc_port=0) as running:
+    with running_server(exports, rest_port=0, grpc_port=0) as running:
         yield running
 
 
-Ask = Callable[..., tuple[int, Any]]
+Send = Callable[..., tuple[int, Any]]
 
 
 @pytest.fixture(scope="session")
-def ask(server: RunningServer) -> Iterator[Ask]:
-    """Send an HTTP request: method, path, body (bytes, or what becomes JSON); returns status and parsed answer."""
+def send(server: RunningServer) -> Iterator[Send]:
+    """Send an HTTP request: method, path, body (bytes, or an object for JSON); returns status and parsed answer."""
     connection = http.client.HTTPConnection(server.host, server.rest_port, timeout=60)
     used = time.monotonic()
 
-    def send(method: str, path: str, body: Any = None) -> tuple[int, Any]:
+    def exchange(method: str, path: str, body: Any = None) -> tuple[int, Any]:
         nonlocal used
-        if time.monotonic() - used > 20:  # other tests came between; the server ends what is idle for a minute
+        if time.monotonic() - used > 20:  # the server closes connections that are idle for a minute
             connection.close()
         used = time.monotonic()
         content = body if body is None or isinstance(body, bytes) else json.dumps(body).encode()
@@ -77,12 +88,12 @@ def ask(server: RunningServer) -> Iterator[Ask]:
         answer = connection.getresponse()
         return answer.status, json.loads(answer.read())
 
-    yield send
+    yield exchange
     connection.close()
 
 
 @pytest.fixture
 def own_exports(tmp_path: Path, exports: Path) -> Path:
-    """A folder with version 1 only, to be changed; `exports` holds what may be added."""
+    """An export folder of the test's own with version 1 only; versions can be added from `exports`."""
     shutil.copytree(exports / "digits" / "1", tmp_path / "exports" / "digits" / "1")
     return tmp_path / "exports"

@@ -1,5 +1,7 @@
-"""The client, over both protocols, against the embedded server and against servers that are none."""
+"""The client, over both protocols, against the embedded server and against servers of other kinds."""
 
+import http.server
+import json
 import socketserver
 import threading
 
@@ -8,11 +10,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lenet_keras.errors import InvalidArgument, LenetKerasError
-from lenet_keras.serving.client import ServingClient
-from lenet_keras.serving.client.client import BATCH
-from lenet_keras.serving.client.endpoint import Unavailable, parse_url
-from lenet_keras.serving.embedded import serve
+from lenet_keras.errors import InvalidArgument, LenetKerasError, ServerUnavailable
+from lenet_keras.inference.images import encode_png
+from lenet_keras.serving.client import BATCH, ServingClient
+from lenet_keras.serving.embedded.server import running_server
+from lenet_keras.serving.endpoint import parse_url
 
 
 def urls(server):
@@ -27,52 +29,58 @@ def url(request, server):
     return urls(server)[request.param]
 
 
-def test_classes_probabilities_and_version_are_the_models(url, images, expected):
+@pytest.fixture(scope="module")
+def files(images):
+    """The contents of PNG files of the images."""
+    return [encode_png(image) for image in images]
+
+
+def test_answers_are_those_of_the_newest_version(url, files, expected):
     with ServingClient(url) as client:
         assert client.wait_until_available(30) == 2
-        answers = client.classify(list(images))
+        answers = client.classify(files)
     np.testing.assert_allclose([answer.probabilities for answer in answers], expected[2], rtol=0, atol=1e-6)
     assert [answer.class_id for answer in answers] == expected[2].argmax(axis=1).tolist()
     assert {answer.version for answer in answers} == {2}
-    assert answers[0].to_json()["probability"] == pytest.approx(expected[2][0].max(), abs=1e-6)
+    assert answers[0].probabilities[answers[0].class_id] == pytest.approx(expected[2][0].max(), abs=1e-6)
 
 
 @pytest.mark.parametrize(("which", "version"), [("/versions/1", 1), ("/labels/stable", 1), ("/labels/canary", 2)])
-def test_a_version_or_label_in_the_url_is_what_is_asked(url, images, expected, which, version):
+def test_the_version_or_label_in_the_url_answers(url, files, expected, which, version):
     with ServingClient(url + which) as client:
-        answer = client.classify([images[0]])[0]
+        answer = client.classify(files[:1])[0]
     assert answer.version == version
     np.testing.assert_allclose(answer.probabilities, expected[version][0], rtol=0, atol=1e-6)
 
 
-def test_more_pictures_than_one_request_takes_come_back_in_order(url, images, expected):
-    many = [images[i % 12] for i in range(BATCH + 7)]
+def test_more_images_than_fit_in_one_request_are_answered_in_order(url, files, expected):
+    many = [files[i % 12] for i in range(BATCH + 7)]
     with ServingClient(url) as client:
         answers = client.classify(many)
     found = [answer.class_id for answer in answers]
     assert found == [int(expected[2][i % 12].argmax()) for i in range(BATCH + 7)]
 
 
-def test_pictures_of_any_size_are_answered(url):
+def test_images_of_any_size_are_answered(url):
     with ServingClient(url) as client:
-        assert len(client.classify([np.zeros((60, 31, 1), np.uint8), np.zeros((5, 5, 1), np.uint8)])) == 2
+        assert len(client.classify([encode_png(np.zeros((*size, 1), np.uint8)) for size in ((60, 31), (5, 5))])) == 2
 
 
 @pytest.mark.parametrize("protocol", ["http", "grpc"])
-def test_a_server_that_is_coming_up_is_waited_for(tmp_path, exports, server, protocol, monkeypatch):
-    """The model appears when the client has asked for it once, in vain."""
-    with serve(tmp_path, 0, 0, interval=0.02) as empty:
+def test_the_client_waits_for_a_server_that_is_starting(tmp_path, exports, server, protocol, monkeypatch):
+    """The model appears after the client's first request for its state."""
+    with running_server(tmp_path, 0, 0, interval=0.02) as empty:
         client = ServingClient(urls(empty)[protocol])
-        ask, asked = client._transport.states, []
+        request, requested = client._transport.states, []
 
         def states():
-            if not asked:
-                asked.append(True)
-                with pytest.raises(Unavailable):
-                    ask()
+            if not requested:
+                requested.append(True)
+                with pytest.raises(ServerUnavailable):
+                    request()
                 (tmp_path / "digits").symlink_to(exports / "digits")
-                raise Unavailable("not yet")
-            return ask()
+                raise ServerUnavailable("not yet")
+            return request()
 
         monkeypatch.setattr(client._transport, "states", states)
         assert client.wait_until_available(60) == 2
@@ -80,27 +88,30 @@ def test_a_server_that_is_coming_up_is_waited_for(tmp_path, exports, server, pro
 
 
 def test_a_model_that_is_not_served_is_named(url):
-    message = r"nope: .*nope \(asked for 0 seconds\)"
-    with ServingClient(url.replace("digits", "nope")) as client, pytest.raises(Unavailable, match=message) as refused:
+    message = r"nope: .*nope \(waited for 0 seconds\)"
+    with (
+        ServingClient(url.replace("digits", "nope")) as client,
+        pytest.raises(ServerUnavailable, match=message) as refused,
+    ):
         client.wait_until_available(0)
     assert "\n" not in str(refused.value)
 
 
 @pytest.mark.parametrize("url", ["http://127.0.0.1:{port}/v1/models/m", "grpc://127.0.0.1:{port}/m"])
-def test_nobody_there_is_one_line(url):
-    with socketserver.TCPServer(("127.0.0.1", 0), None) as free:  # bound and closed: nobody listens there
+def test_a_port_without_a_server_is_one_line(url):
+    with socketserver.TCPServer(("127.0.0.1", 0), None) as free:  # bound and closed: nothing listens there
         port = free.server_address[1]
-    with ServingClient(url.format(port=port)) as client, pytest.raises(Unavailable, match=f":{port}") as refused:
+    with ServingClient(url.format(port=port)) as client, pytest.raises(ServerUnavailable, match=f":{port}") as refused:
         client.wait_until_available(0)
     assert "\n" not in str(refused.value)
 
 
-def test_the_other_protocols_port_is_one_line(server):
+def test_the_port_of_the_other_protocol_is_one_line(server):
     for url in (
         f"http://{server.host}:{server.grpc_port}/v1/models/digits",
         f"grpc://{server.host}:{server.rest_port}/digits",
     ):
-        with ServingClient(url, seconds=5) as client, pytest.raises(LenetKerasError) as refused:
+        with ServingClient(url, timeout=5) as client, pytest.raises(LenetKerasError) as refused:
             client.wait_until_available(0)
         assert len(str(refused.value).splitlines()) == 1
         assert str(refused.value).isprintable()
@@ -119,33 +130,73 @@ def test_the_other_protocols_port_is_one_line(server):
         b"HTTP/1.1 302 Found\r\nLocation: file:///etc/passwd\r\nContent-Length: 0\r\n\r\n",
     ],
 )
-def test_what_is_no_tensorflow_serving_is_one_line(answer):
+def test_a_server_of_another_kind_is_one_line(answer):
     class Nonsense(socketserver.BaseRequestHandler):
         def handle(self):
             self.request.recv(10_000)
             self.request.sendall(answer)
 
     with socketserver.ThreadingTCPServer(("127.0.0.1", 0), Nonsense) as server:
-        thread = threading.Thread(target=server.serve_forever)
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
         thread.start()
         url = f"http://127.0.0.1:{server.server_address[1]}/v1/models/m"
-        with ServingClient(url, seconds=5) as client, pytest.raises(LenetKerasError) as refused:
+        with ServingClient(url, timeout=5) as client, pytest.raises(LenetKerasError) as refused:
             client.wait_until_available(0)
         server.shutdown()
         thread.join()
     assert len(str(refused.value).splitlines()) == 1
 
 
-def test_proxies_are_not_asked(server, images, monkeypatch):
+ROW = {"class_name": "bag", "class_id": 1, "probabilities": [0.25, 0.75]}
+
+
+@pytest.mark.parametrize(
+    "predictions",
+    [
+        [ROW],
+        [ROW, {"class_id": 1, "probabilities": [0.25, 0.75]}],
+        [ROW, {**ROW, "class_id": 2}],
+        [ROW, {**ROW, "probabilities": [0.25, None]}],
+        [ROW, {**ROW, "probabilities": [0.1, 0.8, 0.1]}],
+        {"class_name": ["bag", "bag"]},
+    ],
+)
+def test_answers_of_another_kind_of_model_are_one_line(predictions):
+    class Server(http.server.BaseHTTPRequestHandler):
+        def do_GET(self, reply=None):
+            reply = reply or {"model_version_status": [{"version": "1", "state": "AVAILABLE"}]}
+            self.send_response(200)
+            self.end_headers()
+            self.wfile.write(json.dumps(reply).encode())
+
+        def do_POST(self):
+            self.rfile.read(int(self.headers["Content-Length"]))
+            self.do_GET({"predictions": predictions})
+
+        def log_message(self, *_):
+            pass
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Server) as server:
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        url = f"http://127.0.0.1:{server.server_port}/v1/models/m"
+        with ServingClient(url) as client, pytest.raises(LenetKerasError) as refused:
+            client.classify([b"one", b"two"])
+        server.shutdown()
+        thread.join()
+    assert len(str(refused.value).splitlines()) == 1
+
+
+def test_proxies_are_bypassed(server, files, monkeypatch):
     for name in ("http_proxy", "https_proxy", "HTTP_PROXY", "grpc_proxy", "all_proxy"):
         monkeypatch.setenv(name, "http://127.0.0.1:9")
     for url in urls(server).values():
         with ServingClient(url) as client:
-            assert client.classify([images[0]])[0].version == 2
+            assert client.classify(files[:1])[0].version == 2
 
 
 @pytest.mark.parametrize(
-    ("url", "shown"),
+    ("url", "endpoint"),
     [
         ("http://host/v1/models/m", "http://host:8501/v1/models/m"),
         ("http://host:80/m", "http://host:80/v1/models/m"),
@@ -154,17 +205,18 @@ def test_proxies_are_not_asked(server, images, monkeypatch):
         ("http://host/v1/models/a%20b", "http://host:8501/v1/models/a%20b"),
     ],
 )
-def test_a_url_is_read(url, shown):
-    assert str(parse_url(url)) == shown
+def test_urls_are_parsed(url, endpoint):
+    assert str(parse_url(url)) == endpoint
 
 
 @pytest.mark.parametrize(
     "url",
     ["", "localhost:8501", "http://", "http://host", "http://host/", "ftp://host/m", "http://host:port/m",
      "http://host:99999/m", "http://host/v1/models/m/versions/x", "http://host/v1/models/m?a=b", "http://[::1/m",
-     "http://host/a/b/c/d"],
+     "http://host/a/b/c/d", f"http://host/v1/models/m/versions/{2**63}",
+     pytest.param(f"http://host/m/versions/{'9' * 5000}", id="a version of 5000 digits")],
 )  # fmt: skip
-def test_what_is_no_url_of_a_model_is_refused(url):
+def test_a_url_of_no_model_is_refused(url):
     with pytest.raises(InvalidArgument) as refused:
         ServingClient(url)
     assert len(str(refused.value).splitlines()) == 1
@@ -175,7 +227,7 @@ def test_what_is_no_url_of_a_model_is_refused(url):
     | st.text(max_size=20).map(lambda text: f"http://{text}")
     | st.text().map(lambda t: f"grpc://h/{t}")
 )
-def test_any_text_is_a_url_or_refused(text):
+def test_any_text_is_parsed_or_refused(text):
     try:
         endpoint = parse_url(text)
     except InvalidArgument:

@@ -1,4 +1,4 @@
-"""The configuration files say what TensorFlow Serving's own messages understand."""
+"""The configuration files are messages that TensorFlow Serving parses."""
 
 import pytest
 from google.protobuf import text_format
@@ -36,7 +36,7 @@ def test_the_only_version_is_stable_and_canary(export_dir):
     assert dict(only.version_labels) == {"stable": 3, "canary": 3}
 
 
-def test_the_files_may_lie_elsewhere_and_name_other_paths(export_dir, tmp_path):
+def test_files_can_be_written_elsewhere_and_name_other_paths(export_dir, tmp_path):
     target = tmp_path / "configs"
     target.mkdir()
     write_server_configs(export_dir, root="/srv/my models", target=target)
@@ -45,7 +45,7 @@ def test_the_files_may_lie_elsewhere_and_name_other_paths(export_dir, tmp_path):
     assert not (export_dir / "models.config").exists()
 
 
-def test_metrics_are_where_the_documentation_says(export_dir):
+def test_metrics_are_at_the_documented_path(export_dir):
     write_server_configs(export_dir)
     assert "/monitoring/prometheus/metrics" in (export_dir / "monitoring.config").read_text()
     assert "max_batch_size { value: 256 }" in (export_dir / "batching.config").read_text()

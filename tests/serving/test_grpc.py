@@ -1,4 +1,4 @@
-"""The embedded server's gRPC interface, asked with the official stubs."""
+"""The embedded server's gRPC interface, called with the official stubs."""
 
 import grpc
 import numpy as np
@@ -13,7 +13,7 @@ from tensorflow_serving.apis import (
     prediction_service_pb2_grpc,
 )
 
-from lenet_keras.export.example_inputs import inputs
+from lenet_keras.export.signatures import describe_signatures
 
 Code = grpc.StatusCode
 
@@ -26,28 +26,28 @@ def channel(server):
 
 
 @pytest.fixture(scope="module")
-def predictions(channel):
+def prediction_service(channel):
     return prediction_service_pb2_grpc.PredictionServiceStub(channel)
 
 
 @pytest.fixture(scope="module")
-def models(channel):
+def model_service(channel):
     return model_service_pb2_grpc.ModelServiceStub(channel)
 
 
 def spec(name="digits", signature="", version=None, label=None):
-    made = model_pb2.ModelSpec(name=name, signature_name=signature)
+    message = model_pb2.ModelSpec(name=name, signature_name=signature)
     if version is not None:
-        made.version.value = version
+        message.version.value = version
     if label is not None:
-        made.version_label = label
-    return made
+        message.version_label = label
+    return message
 
 
 def request(array, argument="images", **chosen):
-    made = predict_pb2.PredictRequest(model_spec=spec(**chosen))
-    made.inputs[argument].CopyFrom(tf.make_tensor_proto(array))
-    return made
+    message = predict_pb2.PredictRequest(model_spec=spec(**chosen))
+    message.inputs[argument].CopyFrom(tf.make_tensor_proto(array))
+    return message
 
 
 def assert_refused(call, code, message=""):
@@ -59,9 +59,10 @@ def assert_refused(call, code, message=""):
 
 @pytest.mark.parametrize("signature", ["serving_default", "uint8", "encoded"])
 @pytest.mark.parametrize("count", [1, 12])
-def test_every_signature_gets_the_models_answers(predictions, images, expected, signature, count):
-    argument, array = inputs(images[:count])[signature]
-    answer = predictions.Predict(request(array, argument, signature=signature))
+def test_every_signature_returns_the_models_answers(prediction_service, images, expected, signature, count):
+    described = describe_signatures((28, 28, 1), 10)[signature]
+    array = described.example_input(images[:count])
+    answer = prediction_service.Predict(request(array, described.argument.name, signature=signature))
     assert (answer.model_spec.name, answer.model_spec.version.value) == ("digits", 2)
     assert answer.model_spec.signature_name == signature
     outputs = {name: tf.make_ndarray(proto) for name, proto in answer.outputs.items()}
@@ -73,37 +74,39 @@ def test_every_signature_gets_the_models_answers(predictions, images, expected, 
 @pytest.mark.parametrize(
     ("chosen", "version"), [({"version": 1}, 1), ({"label": "stable"}, 1), ({"label": "canary"}, 2)]
 )
-def test_a_version_or_label_is_asked_by_its_spec(predictions, images, expected, chosen, version):
-    answer = predictions.Predict(request(images, signature="uint8", **chosen))
+def test_a_version_or_label_is_selected_by_the_spec(prediction_service, images, expected, chosen, version):
+    answer = prediction_service.Predict(request(images, signature="uint8", **chosen))
     assert answer.model_spec.version.value == version
     found = tf.make_ndarray(answer.outputs["probabilities"])
     np.testing.assert_allclose(found, expected[version], rtol=0, atol=1e-6)
 
 
-def test_only_the_outputs_asked_for_come_back(predictions, images):
-    asked = request(images, signature="uint8")
-    asked.output_filter.append("class_id")
-    assert set(predictions.Predict(asked).outputs) == {"class_id"}
-    asked.output_filter.append("nope")
-    assert_refused(lambda: predictions.Predict(asked), Code.INVALID_ARGUMENT, "nope")
+def test_only_requested_outputs_are_returned(prediction_service, images):
+    message = request(images, signature="uint8")
+    message.output_filter.append("class_id")
+    assert set(prediction_service.Predict(message).outputs) == {"class_id"}
+    message.output_filter.append("nope")
+    assert_refused(lambda: prediction_service.Predict(message), Code.INVALID_ARGUMENT, "nope")
 
 
-def test_the_states_of_the_versions(models):
-    answer = models.GetModelStatus(get_model_status_pb2.GetModelStatusRequest(model_spec=spec()))
+def test_status_lists_the_states_of_the_versions(model_service):
+    answer = model_service.GetModelStatus(get_model_status_pb2.GetModelStatusRequest(model_spec=spec()))
     available = get_model_status_pb2.ModelVersionStatus.AVAILABLE
     assert [(found.version, found.state) for found in answer.model_version_status] == [(2, available), (1, available)]
-    asked = get_model_status_pb2.GetModelStatusRequest(model_spec=spec("nope"))
-    assert_refused(lambda: models.GetModelStatus(asked), Code.NOT_FOUND, "Could not find any versions of model nope")
+    message = get_model_status_pb2.GetModelStatusRequest(model_spec=spec("nope"))
+    assert_refused(
+        lambda: model_service.GetModelStatus(message), Code.NOT_FOUND, "Could not find any versions of model nope"
+    )
 
 
-def test_the_metadata_are_the_signatures(predictions):
-    asked = get_model_metadata_pb2.GetModelMetadataRequest(model_spec=spec(), metadata_field=["signature_def"])
-    answer = predictions.GetModelMetadata(asked)
+def test_metadata_describe_the_signatures(prediction_service):
+    message = get_model_metadata_pb2.GetModelMetadataRequest(model_spec=spec(), metadata_field=["signature_def"])
+    answer = prediction_service.GetModelMetadata(message)
     signatures = get_model_metadata_pb2.SignatureDefMap()
     assert answer.metadata["signature_def"].Unpack(signatures)
     assert signatures.signature_def["encoded"].inputs["image_bytes"].dtype == tf.string.as_datatype_enum
-    asked.metadata_field.append("else")
-    assert_refused(lambda: predictions.GetModelMetadata(asked), Code.INVALID_ARGUMENT, "else")
+    message.metadata_field.append("else")
+    assert_refused(lambda: prediction_service.GetModelMetadata(message), Code.INVALID_ARGUMENT, "else")
 
 
 @pytest.mark.parametrize(
@@ -117,36 +120,38 @@ def test_the_metadata_are_the_signatures(predictions):
         ({"argument": "pixels"}, Code.INVALID_ARGUMENT, "Missing but required: {images}"),
     ],
 )
-def test_what_is_not_there_is_named(predictions, images, chosen, code, message):
-    assert_refused(lambda: predictions.Predict(request(images, **{"signature": "uint8", **chosen})), code, message)
+def test_the_error_names_what_does_not_exist(prediction_service, images, chosen, code, message):
+    assert_refused(
+        lambda: prediction_service.Predict(request(images, **{"signature": "uint8", **chosen})), code, message
+    )
 
 
-def test_tensors_that_do_not_fit_are_refused(predictions, images):
+def test_tensors_that_do_not_fit_the_signature_are_refused(prediction_service, images):
     def predict(array, signature="uint8", argument="images"):
-        return lambda: predictions.Predict(request(array, argument, signature=signature))
+        return lambda: prediction_service.Predict(request(array, argument, signature=signature))
 
     invalid = Code.INVALID_ARGUMENT
     assert_refused(predict(images.astype(np.float32)), invalid, "must be uint8. Received: float32")
     assert_refused(predict(images[0]), invalid, "must have the shape")
-    assert_refused(predict(np.array([b"no picture"]), "encoded", "image_bytes"), invalid, "PNG")
+    assert_refused(predict(np.array([b"not an image"]), "encoded", "image_bytes"), invalid, "PNG")
     assert_refused(predict(images[:0]), invalid)
 
 
-def test_a_shape_of_terabytes_in_a_few_bytes_is_refused(predictions):
-    asked = predict_pb2.PredictRequest(model_spec=spec(signature="uint8"))
-    asked.inputs["images"].dtype = tf.uint8.as_datatype_enum
+def test_a_few_bytes_that_claim_a_shape_of_terabytes_are_refused(prediction_service):
+    message = predict_pb2.PredictRequest(model_spec=spec(signature="uint8"))
+    message.inputs["images"].dtype = tf.uint8.as_datatype_enum
     for size in (2**40, 28, 28, 1):
-        asked.inputs["images"].tensor_shape.dim.add(size=size)
-    asked.inputs["images"].int_val.append(1)
-    assert_refused(lambda: predictions.Predict(asked), Code.INVALID_ARGUMENT, "asks for more than")
+        message.inputs["images"].tensor_shape.dim.add(size=size)
+    message.inputs["images"].int_val.append(1)
+    assert_refused(lambda: prediction_service.Predict(message), Code.INVALID_ARGUMENT, "asks for more than")
 
 
-def test_a_message_that_is_too_large_is_refused_and_the_next_one_answered(predictions, images):
+def test_a_message_that_is_too_large_is_refused_and_the_next_one_answered(prediction_service, images):
     large = request(np.zeros((90_000, 28, 28, 1), np.uint8), signature="uint8")
-    assert_refused(lambda: predictions.Predict(large), Code.RESOURCE_EXHAUSTED)
-    assert predictions.Predict(request(images[:1], signature="uint8")).model_spec.version.value == 2
+    assert_refused(lambda: prediction_service.Predict(large), Code.RESOURCE_EXHAUSTED)
+    assert prediction_service.Predict(request(images[:1], signature="uint8")).model_spec.version.value == 2
 
 
-def test_what_is_not_offered_is_unimplemented(channel):
+def test_other_methods_are_unimplemented(channel):
     call = channel.unary_unary("/tensorflow.serving.PredictionService/Classify")
     assert_refused(lambda: call(b""), Code.UNIMPLEMENTED)

@@ -1,11 +1,12 @@
-"""The embedded server's REST interface, asked over real sockets."""
+"""The embedded server's REST interface, over real sockets."""
 
 import base64
+import http.client
 
 import numpy as np
 import pytest
 
-from lenet_keras.pictures import encode_png
+from lenet_keras.inference.images import encode_png
 
 PREDICT = "/v1/models/digits:predict"
 
@@ -14,14 +15,14 @@ def b64(content):
     return {"b64": base64.b64encode(content).decode()}
 
 
-def assert_right(rows, expected):
+def assert_answers(rows, expected):
     np.testing.assert_allclose([row["probabilities"] for row in rows], expected, rtol=0, atol=1e-6)
     assert [row["class_id"] for row in rows] == expected.argmax(axis=1).tolist()
     assert {row["class_name"] for row in rows} <= {*(f"class {i}" for i in range(9)), "Ångström"}
 
 
 @pytest.mark.parametrize("count", [1, 12])
-def test_rows_of_every_signature_get_the_models_answers(ask, images, expected, count):
+def test_rows_to_every_signature_return_the_models_answers(send, images, expected, count):
     numbers = images[:count].tolist()
     files = [b64(encode_png(image)) for image in images[:count]]
     for request in (
@@ -32,26 +33,26 @@ def test_rows_of_every_signature_get_the_models_answers(ask, images, expected, c
         {"signature_name": "encoded", "instances": files},
         {"signature_name": "encoded", "instances": [{"image_bytes": file} for file in files]},
     ):
-        status, answer = ask("POST", PREDICT, request)
+        status, answer = send("POST", PREDICT, request)
         assert status == 200, answer
         assert set(answer) == {"predictions"}
-        assert_right(answer["predictions"], expected[2][:count])
+        assert_answers(answer["predictions"], expected[2][:count])
 
 
-def test_columns_get_the_same_as_columns(ask, images, expected):
+def test_columns_return_the_same_as_columns(send, images, expected):
     for inputs in ({"images": images[:3].tolist()}, images[:3].tolist()):
-        status, answer = ask("POST", PREDICT, {"signature_name": "uint8", "inputs": inputs})
+        status, answer = send("POST", PREDICT, {"signature_name": "uint8", "inputs": inputs})
         assert status == 200
         columns = answer["outputs"]
         assert set(columns) == {"probabilities", "class_id", "class_name"}
         np.testing.assert_allclose(columns["probabilities"], expected[2][:3], rtol=0, atol=1e-6)
 
 
-def test_a_single_output_goes_without_its_name(ask, images):
-    status, answer = ask("POST", PREDICT, {"signature_name": "features", "instances": images[:2].tolist()})
+def test_a_single_output_has_no_name(send, images):
+    status, answer = send("POST", PREDICT, {"signature_name": "features", "instances": images[:2].tolist()})
     assert status == 200
     assert np.shape(answer["predictions"]) == (2, 84)
-    _, answer = ask("POST", PREDICT, {"signature_name": "features", "inputs": images[:2].tolist()})
+    _, answer = send("POST", PREDICT, {"signature_name": "features", "inputs": images[:2].tolist()})
     assert np.shape(answer["outputs"]) == (2, 84)
 
 
@@ -59,27 +60,27 @@ def test_a_single_output_goes_without_its_name(ask, images):
     ("which", "version"),
     [("", 2), ("/versions/1", 1), ("/versions/2", 2), ("/labels/stable", 1), ("/labels/canary", 2)],
 )
-def test_a_version_or_label_is_asked_by_its_path(ask, images, expected, which, version):
+def test_a_version_or_label_is_selected_by_the_path(send, images, expected, which, version):
     path = f"/v1/models/digits{which}"
-    status, answer = ask("POST", f"{path}:predict", {"signature_name": "uint8", "instances": images[:2].tolist()})
+    status, answer = send("POST", f"{path}:predict", {"signature_name": "uint8", "instances": images[:2].tolist()})
     assert status == 200
-    assert_right(answer["predictions"], expected[version][:2])
-    status, answer = ask("GET", f"{path}/metadata")
+    assert_answers(answer["predictions"], expected[version][:2])
+    status, answer = send("GET", f"{path}/metadata")
     assert status == 200
     assert answer["model_spec"] == {"name": "digits", "signature_name": "", "version": str(version)}
 
 
-def test_status_lists_the_versions_as_tensorflow_serving_does(ask):
+def test_status_lists_the_versions_as_tensorflow_serving_does(send):
     ok = {"error_code": "OK", "error_message": ""}
-    status, answer = ask("GET", "/v1/models/digits")
+    status, answer = send("GET", "/v1/models/digits")
     assert status == 200
     assert answer == {"model_version_status": [{"version": v, "state": "AVAILABLE", "status": ok} for v in ("2", "1")]}
-    _, answer = ask("GET", "/v1/models/digits/versions/1")
+    _, answer = send("GET", "/v1/models/digits/versions/1")
     assert [found["version"] for found in answer["model_version_status"]] == ["1"]
 
 
-def test_metadata_describes_the_signatures(ask):
-    _, answer = ask("GET", "/v1/models/digits/metadata")
+def test_metadata_describes_the_signatures(send):
+    _, answer = send("GET", "/v1/models/digits/metadata")
     signatures = answer["metadata"]["signature_def"]["signature_def"]
     assert {"serving_default", "uint8", "encoded", "features"} <= set(signatures)
     tensor = signatures["uint8"]["inputs"]["images"]
@@ -91,10 +92,10 @@ WRONG_VALUES = [("a", "String"), (1.5, "Number"), (300, "Number"), (-1, "Number"
 
 
 @pytest.mark.parametrize(("value", "kind"), WRONG_VALUES)
-def test_a_value_of_a_wrong_type_is_named(ask, images, value, kind):
+def test_the_error_names_a_value_of_a_wrong_type(send, images, value, kind):
     pixels = images[:1].tolist()
     pixels[0][3][4] = [value]
-    status, answer = ask("POST", PREDICT, {"signature_name": "uint8", "instances": pixels})
+    status, answer = send("POST", PREDICT, {"signature_name": "uint8", "instances": pixels})
     assert status == 400
     assert f"Type: {kind} is not of expected type: uint8" in answer["error"]
 
@@ -118,13 +119,13 @@ def test_a_value_of_a_wrong_type_is_named(ask, images, value, kind):
         ({"instances": [{"pixels": 1}]}, "keys must be equal to: images"),
         ({"inputs": {"pixels": 1}}, "Missing named input: images"),
         ({"signature_name": "encoded", "instances": [{"b64": "?"}]}, "Unable to base64 decode"),
-        ({"signature_name": "encoded", "instances": [b64(b"not a picture")]}, "PNG"),
+        ({"signature_name": "encoded", "instances": [b64(b"not an image")]}, "PNG"),
         ({"signature_name": "encoded", "instances": ["text"]}, "PNG"),
         ({"signature_name": "uint8", "inputs": []}, "must have the shape"),
     ],
 )
-def test_a_request_that_is_wrong_gets_400_and_the_reason(ask, body, message):
-    status, answer = ask("POST", PREDICT, body)
+def test_a_bad_request_gets_400_and_the_reason(send, body, message):
+    status, answer = send("POST", PREDICT, body)
     assert status == 400
     assert set(answer) == {"error"}
     assert message in answer["error"]
@@ -148,22 +149,20 @@ def test_a_request_that_is_wrong_gets_400_and_the_reason(ask, body, message):
         ("GET", "/v1/../etc/passwd", 400, "Malformed request"),
     ],
 )
-def test_a_path_that_is_wrong_gets_its_status_and_the_reason(ask, method, path, status, message):
-    found, answer = ask(method, path, {"instances": [[0]]} if method == "POST" else None)
+def test_a_bad_path_gets_its_status_and_the_reason(send, method, path, status, message):
+    found, answer = send(method, path, {"instances": [[0]]} if method == "POST" else None)
     assert (found, message in answer["error"]) == (status, True), answer
 
 
-def test_what_is_no_number_in_json_is_understood_and_answered_as_tensorflow_serving_does(ask, images):
+def test_nan_is_accepted_and_answered_as_by_tensorflow_serving(send, images):
     pixels = images[:1].astype(float).tolist()
     pixels[0][3][4] = [float("nan")]
-    status, answer = ask("POST", PREDICT, {"instances": pixels})
+    status, answer = send("POST", PREDICT, {"instances": pixels})
     assert status == 200
     assert len(answer["predictions"][0]["probabilities"]) == 10
 
 
-def test_a_request_that_is_too_large_is_refused_and_the_next_one_answered(server, ask, images):
-    import http.client
-
+def test_a_request_that_is_too_large_is_refused_and_the_next_one_answered(server, send, images):
     connection = http.client.HTTPConnection(server.host, server.rest_port, timeout=60)
     connection.putrequest("POST", PREDICT)
     connection.putheader("Content-Length", str(10**10))
@@ -171,4 +170,4 @@ def test_a_request_that_is_too_large_is_refused_and_the_next_one_answered(server
     answer = connection.getresponse()
     assert answer.status == 413
     connection.close()
-    assert ask("POST", PREDICT, {"signature_name": "uint8", "instances": images[:1].tolist()})[0] == 200
+    assert send("POST", PREDICT, {"signature_name": "uint8", "instances": images[:1].tolist()})[0] == 200

@@ -1,4 +1,4 @@
-"""Versions that come and go under a server that is being asked."""
+"""Versions appear and disappear while a server answers requests."""
 
 import http.client
 import json
@@ -8,17 +8,19 @@ import time
 
 import pytest
 
-from lenet_keras.serving.embedded import serve
-from lenet_keras.serving.embedded.models import ModelStore
-from lenet_keras.serving.embedded.status import ServingError
+from lenet_keras.serving.embedded.server import running_server
+from lenet_keras.serving.embedded.signatures import ServingError
+from lenet_keras.serving.embedded.store import ModelStore
 from lenet_keras.serving.embedded.versions import State
+from lenet_keras.serving.endpoint import ModelSpec
 
-QUICK = 0.02  # seconds between two looks
+QUICK = 0.02  # seconds between two scans
+DIGITS = ModelSpec("digits")
 
 
-def states(store):
+def states(store, model=DIGITS):
     try:
-        return {number: state for number, state, _ in store.status("digits")}
+        return {number: state for number, state, _ in store.versions(model)}
     except ServingError:
         return {}
 
@@ -31,22 +33,22 @@ def wait_for(condition, seconds=60):
 
 
 def add(exports, own, source, number):
-    """A version appears as exports do: built aside, then renamed."""
-    aside = own / "digits" / ".0123abcd.export"
-    shutil.copytree(exports / "digits" / str(source), aside)
-    aside.rename(own / "digits" / str(number))
+    """Add a version as exports do: built at a temporary path, then renamed."""
+    temporary = own / "digits" / ".0123abcd.export"
+    shutil.copytree(exports / "digits" / str(source), temporary)
+    temporary.rename(own / "digits" / str(number))
 
 
 class Users:
-    """Threads that ask again and again, and note each answer."""
+    """Threads that send requests continually, and record each answer."""
 
     def __init__(self, server, images, count=3):
         self.answers, self.stop = [], threading.Event()
         self._server = server
         self._body = json.dumps({"signature_name": "uint8", "instances": images[:2].tolist()})
-        self._threads = [threading.Thread(target=self._ask) for _ in range(count)]
+        self._threads = [threading.Thread(target=self._send) for _ in range(count)]
 
-    def _ask(self):
+    def _send(self):
         connection = http.client.HTTPConnection(self._server.host, self._server.rest_port, timeout=60)
         while not self.stop.is_set():
             connection.request("POST", "/v1/models/digits:predict", self._body)
@@ -68,8 +70,8 @@ class Users:
             thread.join()
 
 
-def test_new_versions_are_taken_up_and_old_ones_released_without_a_failed_request(own_exports, exports, images):
-    with serve(own_exports, 0, 0, interval=QUICK) as server, Users(server, images) as users:
+def test_new_versions_take_over_and_old_ones_are_released_without_a_failed_request(own_exports, exports, images):
+    with running_server(own_exports, 0, 0, interval=QUICK) as server, Users(server, images) as users:
         wait_for(lambda: len(users.answers) > 20)
         for number, source in ((2, 2), (3, 1), (4, 2), (5, 1)):
             add(exports, own_exports, source, number)
@@ -82,9 +84,9 @@ def test_new_versions_are_taken_up_and_old_ones_released_without_a_failed_reques
     assert len({answer for _, answer in users.answers}) > 1  # the two models differ
 
 
-def test_a_version_that_cannot_be_loaded_is_refused_and_the_old_one_goes_on(own_exports, exports, images):
-    notices = []
-    with serve(own_exports, 0, 0, interval=QUICK, notify=notices.append) as server, Users(server, images) as users:
+def test_a_version_that_cannot_be_loaded_is_refused_and_the_old_one_stays(own_exports, exports, images, caplog):
+    caplog.set_level("INFO", "lenet_keras")
+    with running_server(own_exports, 0, 0, interval=QUICK) as server, Users(server, images) as users:
         broken = own_exports / "digits" / ".0123abcd.export"
         shutil.copytree(exports / "digits" / "2", broken)
         shutil.rmtree(broken / "variables")
@@ -92,14 +94,14 @@ def test_a_version_that_cannot_be_loaded_is_refused_and_the_old_one_goes_on(own_
         wait_for(lambda: states(server.store).get(2) is State.END)
         seen = len(users.answers)
         wait_for(lambda: len(users.answers) > seen + 10)
-        error = next(error for number, _, error in server.store.status("digits") if number == 2)
+        error = next(error for number, _, error in server.store.versions(DIGITS) if number == 2)
         assert "\n" not in str(error)
         assert states(server.store)[1] is State.AVAILABLE
-        assert any("version 2 of digits cannot be served" in notice for notice in notices)
+        assert any("version 2 of digits cannot be served" in notice for notice in caplog.messages)
     assert {status for status, _ in users.answers} == {200}
 
 
-def test_the_last_version_that_works_goes_on_whatever_comes_after_it(own_exports):
+def test_the_last_working_version_stays_whatever_comes_after_it(own_exports):
     store = ModelStore(own_exports)
     store.poll()
     for number in (2, 3):
@@ -109,7 +111,7 @@ def test_the_last_version_that_works_goes_on_whatever_comes_after_it(own_exports
         assert states(store) == {1: State.AVAILABLE, 2: State.END, 3: State.END}
 
 
-def test_a_version_that_failed_is_tried_again_when_its_folder_has_gone_and_come_back(own_exports, exports):
+def test_a_failed_version_is_tried_again_when_its_folder_is_removed_and_created_again(own_exports, exports):
     store = ModelStore(own_exports)
     broken = own_exports / "digits" / "2"
     broken.mkdir()
@@ -124,20 +126,13 @@ def test_a_version_that_failed_is_tried_again_when_its_folder_has_gone_and_come_
 
 
 def test_a_model_that_is_added_later_is_served(own_exports, exports, images):
-    with serve(own_exports, 0, 0, interval=QUICK) as server:
+    with running_server(own_exports, 0, 0, interval=QUICK) as server:
         shutil.copytree(exports / "digits", own_exports / ".building")
         (own_exports / ".building").rename(own_exports / "more")
-        wait_for(lambda: _is_available(server.store, "more"))
+        wait_for(lambda: State.AVAILABLE in states(server.store, ModelSpec("more")).values())
 
 
-def _is_available(store, model):
-    try:
-        return any(state is State.AVAILABLE for _, state, _ in store.status(model))
-    except ServingError:
-        return False
-
-
-def test_names_that_are_no_versions_are_passed_over(own_exports, exports):
+def test_other_names_are_ignored(own_exports, exports):
     (own_exports / "digits" / "lenet.tflite").touch()
     (own_exports / "models.config").touch()
     (own_exports / "empty").mkdir()
@@ -147,23 +142,23 @@ def test_names_that_are_no_versions_are_passed_over(own_exports, exports):
     assert states(store) == {1: State.AVAILABLE}
 
 
-def test_a_request_that_runs_keeps_its_version(own_exports, exports, images):
+def test_a_running_request_keeps_its_version_loaded(own_exports, exports, images):
     store = ModelStore(own_exports)
     store.poll()
-    with store.lease("digits", 1) as version:
+    with store.lease(ModelSpec("digits", 1)) as version:
         for number in (2, 3):
             add(exports, own_exports, 2, number)
         store.poll()
         assert states(store)[1] is State.UNLOADING
         assert version.signatures["uint8"].run({"images": images})["class_id"].shape == (12,)
-        with pytest.raises(ServingError, match=r"Specific\(digits, 1\)"), store.lease("digits", 1):
+        with pytest.raises(ServingError, match=r"Specific\(digits, 1\)"), store.lease(ModelSpec("digits", 1)):
             pass
     assert states(store)[1] is State.END
     assert not version.signatures
 
 
-def test_a_server_that_ends_answers_what_it_was_asked(own_exports, images):
-    with serve(own_exports, 0, 0) as server, Users(server, images, count=4) as users:
+def test_a_stopping_server_answers_the_requests_under_way(own_exports, images):
+    with running_server(own_exports, 0, 0) as server, Users(server, images, count=4) as users:
         wait_for(lambda: len(users.answers) > 20)
         users.stop.set()  # each thread has one more request under way at most
     assert {status for status, _ in users.answers} == {200}

@@ -10,25 +10,25 @@ from lenet_keras.checkpoint import StateStore
 
 
 def config(**settings):
-    """Settings of a short training."""
+    """Return the settings of a short training."""
     return TrainConfig(**{"dataset": "fashion_mnist_sample", "epochs": 3, "learning_rate": 1e-3, **settings})
 
 
 def variables(run_dir):
-    """The variables of the newest state, and the best ones."""
+    """Return the variables of the newest state, and the best ones."""
     state = StateStore(run_dir).read()
     return {**state.variables, **{f"best/{name}": value for name, value in state.best.items()}}
 
 
 def without_times(path):
-    """The rows of history.csv but for what the clock said."""
+    """Return the rows of history.csv, without times."""
     with path.open() as file:
         rows = list(csv.DictReader(file))
     return [{k: v for k, v in row.items() if k not in ("seconds", "images_per_second")} for row in rows]
 
 
 def assert_same_run(first, second):
-    """The same bits: weights, optimizer, seeds, best weights, history, metrics."""
+    """Assert bit-identical weights, optimizer, seeds, best weights, history and metrics."""
     ours, theirs = variables(first), variables(second)
     assert ours.keys() == theirs.keys()
     for name in ours:

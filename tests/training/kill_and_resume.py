@@ -1,19 +1,19 @@
-"""A program of its own: it trains in child processes and kills each at a random instant, until a run is finished.
+"""A stand-alone program that trains in child processes and kills each at a random instant, until a run is finished.
 
-    python kill_and_resume.py FOLDER REG KILLS SEED
+    python kill_and_resume.py FOLDER REG... [--kills N] [--seed S]
 
-Runs of one variant are trained, in FOLDER, until so many processes were killed; each that ends is compared with one
-that nobody disturbed, by its files. Children are forked from a process that has imported TensorFlow and run nothing of
-it, which saves the import's seconds. Prints one JSON line: the kills, what they fell into, and the runs that were
-compared; a difference is an error.
+Runs of each variant are trained in FOLDER until N processes were killed; each finished run is compared with an
+uninterrupted one, file by file. Children are forked from a process that has imported TensorFlow but not used it, which
+saves the seconds of the import. It prints a line of JSON per variant: the number of kills, what they interrupted, and
+the number of runs compared; a difference is an error.
 """
 
+import argparse
 import dataclasses
 import json
 import os
 import random
 import signal
-import sys
 import time
 import traceback
 from collections import Counter
@@ -28,15 +28,15 @@ import keras  # noqa: E402
 import numpy as np  # noqa: E402
 
 from lenet_keras.checkpoint import StateStore  # noqa: E402
-from lenet_keras.files import is_unfinished  # noqa: E402
-from lenet_keras.run_folder import RunFolder  # noqa: E402
-from lenet_keras.training import train  # noqa: E402
+from lenet_keras.files import is_temporary  # noqa: E402
+from lenet_keras.runs import RunFolder  # noqa: E402
+from lenet_keras.training.train import train  # noqa: E402
 
-EPOCHS = 12
+EPOCHS = 8
 
 
 class Report(keras.callbacks.Callback):
-    """Tells the parent, through a pipe, that training goes on."""
+    """Tells the parent through a pipe that the training is running."""
 
     def __init__(self, pipe: int) -> None:
         super().__init__()
@@ -47,7 +47,7 @@ class Report(keras.callbacks.Callback):
 
 
 def train_in_child(settings: TrainConfig, run_dir: Path) -> tuple[int, int]:
-    """Start a training; returns the child and a pipe that has something to read once it is in its first epoch."""
+    """Start a training; return the child, and a pipe that becomes readable in the first epoch."""
     readable, writable = os.pipe()
     child = os.fork()
     if child == 0:
@@ -66,7 +66,7 @@ def _train_and_exit(settings: TrainConfig, run_dir: Path, pipe: int) -> NoReturn
 
 
 def state_of(run_dir: Path) -> dict[str, object]:
-    """All that must not differ: every variable, the best ones, history, progress and metrics. Times aside."""
+    """Return everything that must not differ: all variables, the best ones, history, progress, metrics; no times."""
     state = StateStore(run_dir).read()
     assert state is not None
     times = {"seconds", "images_per_second"}
@@ -83,7 +83,7 @@ def state_of(run_dir: Path) -> dict[str, object]:
 
 
 def _model_weights(run_dir: Path) -> list[np.ndarray]:
-    # Read without Keras, which would start TensorFlow's threads in this process, the one that forks.
+    # Read without Keras, which would start TensorFlow's threads in this process, which forks.
     import zipfile
 
     import h5py
@@ -95,36 +95,36 @@ def _model_weights(run_dir: Path) -> list[np.ndarray]:
 
 
 def place_of(run_dir: Path, progress: object) -> str:
-    """What a kill fell into, by what it left behind."""
-    if any(is_unfinished(path) for path in run_dir.iterdir()):
+    """Return what a kill interrupted, judging by what it left behind."""
+    if any(is_temporary(path) for path in run_dir.iterdir()):
         return "while a file was written"
     if RunFolder(run_dir).is_finished or progress == EPOCHS:
-        return "behind the last epoch"
+        return "after the last epoch"
     return "in training"
 
 
-def main(folder: Path, reg: str, kills: int, seed: int) -> None:
-    """Kill and compare."""
+def kill_and_compare(folder: Path, reg: str, kills: int, seed: int) -> dict[str, object]:
+    """Kill trainings of a variant and compare their runs with an uninterrupted one."""
     chance = random.Random(seed)
     settings = TrainConfig(
         dataset="fashion_mnist_sample", reg=reg, epochs=EPOCHS, batch_size=16, learning_rate=3e-3, seed=seed,
-        early_stopping=6,
+        early_stopping=4,
     )  # fmt: skip
-    child, pipe = train_in_child(settings, folder / "whole")
+    child, pipe = train_in_child(settings, folder / "uninterrupted")
     os.read(pipe, 1)
-    begun = time.monotonic()
+    start = time.monotonic()
     assert os.waitpid(child, 0)[1] == 0
-    duration = time.monotonic() - begun
-    whole = state_of(folder / "whole")
+    duration = time.monotonic() - start
+    expected = state_of(folder / "uninterrupted")
 
     places: Counter[str] = Counter()
     compared = 0
     while places.total() < kills:
         run_dir = folder / str(compared)
         while True:
-            # Saved after every step, so that many kills fall into the writing.
+            # Saved after every step, so that many kills interrupt the writing.
             child, pipe = train_in_child(dataclasses.replace(settings, checkpoint_steps=1), run_dir)
-            os.read(pipe, 1)  # returns at the end of the child too
+            os.read(pipe, 1)  # returns at the end of the child as well
             os.close(pipe)
             if places.total() < kills:
                 time.sleep(chance.uniform(0, duration / 3))
@@ -136,11 +136,23 @@ def main(folder: Path, reg: str, kills: int, seed: int) -> None:
             state = StateStore(run_dir).read()
             places[place_of(run_dir, state and len(state.history))] += 1
         found = state_of(run_dir)
-        for part, value in whole.items():
+        for part, value in expected.items():
             assert found[part] == value, f"{run_dir}: {part} differs"
         compared += 1
-    print(json.dumps({"reg": reg, "kills": places.total(), "fell": dict(places), "runs": compared}))
+    return {"reg": reg, "kills": places.total(), "interrupted": dict(places), "runs": compared}
+
+
+def main() -> None:
+    """Kill and compare each variant; print a line of JSON for it."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", type=Path, help="for the runs")
+    parser.add_argument("reg", nargs="+", help="variants")
+    parser.add_argument("--kills", type=int, default=10, help="of each variant")
+    parser.add_argument("--seed", type=int, default=0, help="of the runs and of the instants")
+    arguments = parser.parse_args()
+    for reg in arguments.reg:
+        print(json.dumps(kill_and_compare(arguments.folder / reg, reg, arguments.kills, arguments.seed)), flush=True)
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), sys.argv[2], int(sys.argv[3]), int(sys.argv[4]))
+    main()

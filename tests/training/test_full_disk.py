@@ -1,4 +1,4 @@
-"""Disks that are full or read-only, and folders that vanish: real file systems, and what is left on them."""
+"""Disks that are full or read-only, and folders that vanish: real file systems, and what remains on them."""
 
 import errno
 import resource
@@ -10,10 +10,11 @@ import pytest
 
 from lenet_keras import train
 from lenet_keras.checkpoint import StateStore
-from lenet_keras.errors import LenetKerasError
-from lenet_keras.export import ExportError, export_run, load_exported
-from lenet_keras.files import is_unfinished
-from lenet_keras.run_folder import RunFolder
+from lenet_keras.errors import ExportError, NotARunFolder
+from lenet_keras.export.publish import export_run
+from lenet_keras.files import is_temporary
+from lenet_keras.inference.saved_model import open_saved_model
+from lenet_keras.runs import RunFolder
 
 from .comparison import assert_same_run, config
 
@@ -28,7 +29,7 @@ def mount(folder, *options):
 
 @pytest.fixture
 def small_disk(tmp_path):
-    """A function that mounts a file system of so many kilobytes, or changes it; the folder it is at."""
+    """A function that mounts a file system with some options, or remounts it, and returns its folder."""
     folder = tmp_path / "disk"
     folder.mkdir()
 
@@ -44,14 +45,14 @@ def small_disk(tmp_path):
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory):
-    """A run that nothing happened to."""
+    """An uninterrupted run."""
     run_dir = tmp_path_factory.mktemp("whole") / "run"
     train(config(**SETTINGS), run_dir)
     return run_dir
 
 
 def unfinished(run_dir):
-    return [path for path in run_dir.rglob("*") if is_unfinished(path)]
+    return [path for path in run_dir.rglob("*") if is_temporary(path)]
 
 
 class At(keras.callbacks.Callback):
@@ -71,18 +72,18 @@ class At(keras.callbacks.Callback):
             self.action()
 
 
-def test_a_full_disk_costs_what_was_not_saved_yet_and_no_more(small_disk, whole):
-    """It is made larger each time, so that the training ends at one place after the other."""
+def test_a_full_disk_costs_only_what_was_not_saved_yet(small_disk, whole):
+    """It grows each time, so that the training ends at one place after another."""
     run_dir = small_disk("size=4k") / "run"
     for kilobytes, name, epochs in [
         (4, "config.json", 0), (12, "train", 0), (24, "validation", 0), (300, "state.npz", 0),
         (1500, "state.npz", 1), (2600, "state.npz", 2),
     ]:  # fmt: skip
         small_disk("remount", f"size={kilobytes}k")
-        with pytest.raises(OSError, match="No space left on device") as refused:
+        with pytest.raises(OSError, match="No space left on device") as failed:
             train(config(**SETTINGS), run_dir, resume="auto")
-        assert refused.value.errno == errno.ENOSPC
-        assert refused.value.filename == str(run_dir / name), f"{kilobytes} KB"
+        assert failed.value.errno == errno.ENOSPC
+        assert failed.value.filename == str(run_dir / name), f"{kilobytes} KB"
         assert unfinished(run_dir) == []
         state = StateStore(run_dir).read()
         assert (0 if state is None else len(state.history)) == epochs, f"{kilobytes} KB"
@@ -95,9 +96,9 @@ def test_a_full_disk_costs_what_was_not_saved_yet_and_no_more(small_disk, whole)
 def test_a_disk_without_any_room_is_named(small_disk):
     disk = small_disk("size=4k")
     (disk / "filler").write_bytes(bytes(4096))
-    with pytest.raises(OSError, match="No space left on device") as refused:
+    with pytest.raises(OSError, match="No space left on device") as failed:
         train(config(), disk / "run")
-    assert refused.value.filename == str(disk / "run" / ".lock")
+    assert failed.value.filename == str(disk / "run" / ".lock")
 
 
 @pytest.mark.parametrize(("kilobytes_left", "name"), [(0, "test"), (400, "model.keras")])
@@ -107,10 +108,10 @@ def test_a_disk_that_is_full_after_the_last_epoch_keeps_the_training(small_disk,
     def fill():
         (disk / "filler").write_bytes(bytes(shutil.disk_usage(disk).free - 1024 * kilobytes_left))
 
-    with pytest.raises(OSError, match="No space left on device") as refused:
+    with pytest.raises(OSError, match="No space left on device") as failed:
         train(config(**SETTINGS), disk / "run", callbacks=[At(fill)])
-    assert refused.value.errno == errno.ENOSPC
-    assert refused.value.filename == str(disk / "run" / name)
+    assert failed.value.errno == errno.ENOSPC
+    assert failed.value.filename == str(disk / "run" / name)
     assert unfinished(disk / "run") == []
     assert not RunFolder(disk / "run").is_finished
     assert len(StateStore(disk / "run").read().history) == 3
@@ -126,13 +127,13 @@ def test_a_disk_that_becomes_read_only_keeps_what_was_saved(small_disk, whole):
         # The disk itself cannot be: TensorBoard's files are open in it.
         subprocess.run(["mount", "-o", "bind,ro", run_dir, run_dir], check=True)
 
-    with pytest.raises(OSError, match="Read-only file system") as refused:
+    with pytest.raises(OSError, match="Read-only file system") as failed:
         train(config(**SETTINGS), run_dir, callbacks=[At(make_read_only, epoch=1)])
-    assert refused.value.errno == errno.EROFS
-    assert refused.value.filename == str(run_dir / "state.npz")
-    with pytest.raises(OSError, match="Read-only file system") as refused:
+    assert failed.value.errno == errno.EROFS
+    assert failed.value.filename == str(run_dir / "state.npz")
+    with pytest.raises(OSError, match="Read-only file system") as failed:
         train(config(**SETTINGS), run_dir, resume=True)
-    assert refused.value.filename == str(run_dir / ".lock")
+    assert failed.value.filename == str(run_dir / ".lock")
     assert unfinished(run_dir) == []
     assert len(StateStore(run_dir).read().history) == 1
 
@@ -141,7 +142,7 @@ def test_a_disk_that_becomes_read_only_keeps_what_was_saved(small_disk, whole):
     assert_same_run(run_dir, whole)
 
 
-def test_a_disk_without_room_for_an_export_keeps_the_version_that_is_there(small_disk, whole):
+def test_a_disk_without_room_for_an_export_keeps_the_existing_version(small_disk, whole):
     disk = small_disk("size=8m")
     shutil.copytree(whole, disk.parent / "run")
     version = export_run(disk.parent / "run", disk)
@@ -149,7 +150,7 @@ def test_a_disk_without_room_for_an_export_keeps_the_version_that_is_there(small
     with pytest.raises(ExportError, match=f"cannot export to {version.parent}: .*No space left on device"):
         export_run(disk.parent / "run", disk)
     assert sorted(path.name for path in version.parent.iterdir() if path.name != "README.md") == ["1"]
-    assert load_exported(version.parent).path == version
+    assert open_saved_model(version.parent).path == version
 
 
 def test_a_file_that_may_grow_no_further_keeps_what_was_saved(tmp_path, whole):
@@ -160,51 +161,51 @@ def test_a_file_that_may_grow_no_further_keeps_what_was_saved(tmp_path, whole):
         resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, limits[1]))
 
     try:
-        with pytest.raises(OSError, match="File too large") as refused:
+        with pytest.raises(OSError, match="File too large") as failed:
             train(config(**SETTINGS), tmp_path / "run", callbacks=[At(limit, epoch=1)])
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
-    assert refused.value.filename == str(tmp_path / "run" / "state.npz")
+    assert failed.value.filename == str(tmp_path / "run" / "state.npz")
     assert unfinished(tmp_path / "run") == []
     assert len(StateStore(tmp_path / "run").read().history) == 1
     train(config(**SETTINGS), tmp_path / "run", resume=True)
     assert_same_run(tmp_path / "run", whole)
 
 
-def test_a_folder_that_vanishes_is_named_and_not_made_anew(tmp_path):
+def test_a_folder_that_vanishes_is_named_and_not_created_again(tmp_path):
     run_dir = tmp_path / "runs" / "run"
-    with pytest.raises(FileNotFoundError) as refused:
+    with pytest.raises(FileNotFoundError) as failed:
         train(config(), run_dir, callbacks=[At(lambda: shutil.rmtree(run_dir), epoch=1)])
-    assert refused.value.filename == str(run_dir / "state.npz")
+    assert failed.value.filename == str(run_dir / "state.npz")
     assert not run_dir.exists()
 
 
-def test_a_folder_that_vanishes_after_the_last_epoch_is_not_made_anew(tmp_path):
+def test_a_folder_that_vanishes_after_the_last_epoch_is_not_created_again(tmp_path):
     run_dir = tmp_path / "runs" / "run"
-    with pytest.raises(FileNotFoundError) as refused:
+    with pytest.raises(FileNotFoundError) as failed:
         train(config(), run_dir, callbacks=[At(lambda: shutil.rmtree(run_dir))])
-    assert refused.value.filename == str(run_dir / "test")
+    assert failed.value.filename == str(run_dir / "test")
     assert not run_dir.exists()
 
 
-def test_a_folder_that_vanishes_before_its_first_events_is_not_made_anew(tmp_path, whole):
+def test_a_folder_that_vanishes_before_its_first_events_is_not_created_again(tmp_path, whole):
     run_dir = tmp_path / "runs" / "run"
     vanish = keras.callbacks.LambdaCallback(on_epoch_begin=lambda epoch, logs: shutil.rmtree(run_dir))
-    with pytest.raises(FileNotFoundError) as refused:
+    with pytest.raises(FileNotFoundError) as failed:
         train(config(), run_dir, callbacks=[vanish])
-    assert refused.value.filename == str(run_dir / "validation")
+    assert failed.value.filename == str(run_dir / "validation")
     assert not run_dir.exists()
 
     shutil.copytree(whole, run_dir)
-    with pytest.raises(FileNotFoundError) as refused:
+    with pytest.raises(FileNotFoundError) as failed:
         train(config(**SETTINGS, epochs=4), run_dir, resume=True, callbacks=[vanish])
-    assert refused.value.filename == str(run_dir / "train")
+    assert failed.value.filename == str(run_dir / "train")
     assert not run_dir.exists()
 
 
-def test_a_run_folder_that_is_a_file_is_no_run(tmp_path):
+def test_a_run_folder_that_is_a_file_is_not_a_run(tmp_path):
     (tmp_path / "run").write_text("a file")
-    with pytest.raises(LenetKerasError, match="is no run folder"):
+    with pytest.raises(NotARunFolder, match="is not a run folder"):
         train(config(), tmp_path / "run")
     with pytest.raises(OSError, match="Not a directory"):
         train(config(), tmp_path / "run" / "inside")

@@ -1,4 +1,4 @@
-"""What interrupts a training in this process: Ctrl-C, numbers that are none, and a second training of the same run."""
+"""What interrupts a training in this process: Ctrl-C, NaN and infinity, and a second training of the same run."""
 
 import os
 import shutil
@@ -9,15 +9,15 @@ import pytest
 
 from lenet_keras import train
 from lenet_keras.checkpoint import StateStore
-from lenet_keras.errors import LenetKerasError
+from lenet_keras.errors import Diverged, RunInUse
 from lenet_keras.files import remove
-from lenet_keras.run_folder import RunFolder
+from lenet_keras.runs import RunFolder
 
 from .comparison import assert_same_run, config
 
 
 class At(keras.callbacks.Callback):
-    """Does something in the given epoch (counted from 0), once so many steps of it are done."""
+    """Does something in the given epoch (counted from 0), once that many of its steps are done."""
 
     def __init__(self, epoch, step, action):
         super().__init__()
@@ -38,7 +38,7 @@ def interrupt(model):
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory):
-    """A run that nobody disturbed: three epochs of 25 steps."""
+    """An uninterrupted run: three epochs of 25 steps."""
     run_dir = tmp_path_factory.mktemp("whole") / "run"
     train(config(reg="dropout", batch_size=16), run_dir)
     return run_dir
@@ -59,7 +59,7 @@ def test_ctrl_c_between_two_calls_of_the_loop_loses_no_step(tmp_path, whole, eve
     assert_same_run(tmp_path / "run", whole)
 
 
-def test_a_run_may_be_saved_more_or_less_often_when_it_goes_on(tmp_path, whole):
+def test_a_resumed_run_may_be_saved_more_or_less_often(tmp_path, whole):
     with pytest.raises(KeyboardInterrupt):
         train(config(reg="dropout", batch_size=16, checkpoint_steps=4), tmp_path / "run",
               callbacks=[At(2, 8, interrupt)])  # fmt: skip
@@ -67,7 +67,7 @@ def test_a_run_may_be_saved_more_or_less_often_when_it_goes_on(tmp_path, whole):
     assert_same_run(tmp_path / "run", whole)
 
 
-def test_within_an_epoch_the_state_is_written_as_often_as_asked(tmp_path, monkeypatch):
+def test_within_an_epoch_the_state_is_saved_as_often_as_requested(tmp_path, monkeypatch):
     written = []
     write = StateStore.write
     monkeypatch.setattr(
@@ -77,19 +77,19 @@ def test_within_an_epoch_the_state_is_written_as_often_as_asked(tmp_path, monkey
     assert written == [10, 20, 0, 10, 20, 0]  # 0: the epoch is closed
 
 
-def test_ctrl_c_where_the_state_is_unknown_falls_back_to_the_last_one(tmp_path, whole, monkeypatch):
+def test_ctrl_c_where_the_state_is_unknown_falls_back_to_the_last_saved_one(tmp_path, whole, monkeypatch):
     """It may come between the graph's return and the assignment of what it returned."""
     from lenet_keras.training.loop import TrainingLoop
 
     advance, calls = TrainingLoop.advance, []
 
-    def interrupted_behind(self, order, progress, stop):
+    def interrupted_after(self, order, progress, stop):
         calls.append(advance(self, order, progress, stop))
         if len(calls) == 3:
             raise KeyboardInterrupt
         return calls[-1]
 
-    monkeypatch.setattr(TrainingLoop, "advance", interrupted_behind)
+    monkeypatch.setattr(TrainingLoop, "advance", interrupted_after)
     with pytest.raises(KeyboardInterrupt):
         train(config(reg="dropout", batch_size=16, checkpoint_steps=10), tmp_path / "run")
     monkeypatch.undo()
@@ -106,32 +106,30 @@ def test_ctrl_c_where_the_state_is_unknown_falls_back_to_the_last_one(tmp_path, 
     ],
 )
 def test_a_training_that_diverges_names_epoch_and_step(tmp_path, settings, message):
-    with pytest.raises(LenetKerasError, match=message + r".* smaller --learning-rate"):
+    with pytest.raises(Diverged, match=message + " The last good state is kept"):
         train(config(learning_rate=1e38, **settings), tmp_path / "run")
     assert StateStore(tmp_path / "run").read() is None  # nothing was good
     assert not RunFolder(tmp_path / "run").is_finished
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])
-def test_weights_that_are_no_numbers_are_not_saved(tmp_path, value):
+def test_weights_that_are_not_finite_are_not_saved(tmp_path, value):
     def spoil(model):
         model.get_layer("logits").bias.assign(np.full(10, value, np.float32))
 
-    with pytest.raises(LenetKerasError, match=r"logits/bias became infinite or NaN in epoch 2, step 20\."):
+    with pytest.raises(Diverged, match=r"logits/bias became infinite or NaN in epoch 2, step 20\."):
         train(config(batch_size=16, checkpoint_steps=10), tmp_path / "run", callbacks=[At(1, 20, spoil)])
     state = StateStore(tmp_path / "run").read()
     assert (len(state.history), state.progress.step) == (1, 10)
     assert all(np.isfinite(array).all() for array in state.variables.values())
 
 
-def test_a_second_training_of_a_run_is_refused_naming_the_first(tmp_path, whole):
+def test_a_second_training_of_a_run_is_rejected_with_the_name_of_the_first(tmp_path, whole):
     refused = []
 
     def train_too(model):
         for settings in ({"resume": True}, {"overwrite": True}):
-            with pytest.raises(
-                LenetKerasError, match=rf"run is in use by process {os.getpid()} on .*--run-dir"
-            ) as error:
+            with pytest.raises(RunInUse, match=rf"run is in use by process {os.getpid()} on ") as error:
                 train(config(reg="dropout", batch_size=16), tmp_path / "run", **settings)
             refused.append(error)
 
@@ -140,35 +138,34 @@ def test_a_second_training_of_a_run_is_refused_naming_the_first(tmp_path, whole)
     assert_same_run(tmp_path / "run", whole)
 
 
-def test_auto_begins_where_there_is_nothing_goes_on_where_there_is_and_leaves_what_is_finished(tmp_path, whole):
+def test_auto_starts_a_run_resumes_a_started_one_and_leaves_a_finished_one_alone(tmp_path, whole, caplog):
     settings = config(reg="dropout", batch_size=16)
     with pytest.raises(KeyboardInterrupt):
         train(settings, tmp_path / "run", resume="auto", callbacks=[At(1, 25, interrupt)])
-    notices = []
-    train(settings, tmp_path / "run", resume="auto", notify=notices.append)
-    assert "going on behind step 25 of epoch 2" in notices
+    caplog.set_level("INFO", "lenet_keras")
+    train(settings, tmp_path / "run", resume="auto")
+    assert "resuming after step 25 of epoch 2" in caplog.messages
     assert_same_run(tmp_path / "run", whole)
     before = (tmp_path / "run" / "metrics.json").stat().st_mtime_ns
-    train(settings, tmp_path / "run", resume="auto", notify=notices.append)
-    assert "is finished" in notices[-1]
+    train(settings, tmp_path / "run", resume="auto")
+    assert "is finished" in caplog.messages[-1]
     assert (tmp_path / "run" / "metrics.json").stat().st_mtime_ns == before
 
 
-def test_a_damaged_newest_state_costs_one_epoch_and_no_bit(tmp_path, whole):
+def test_a_damaged_newest_state_costs_one_epoch_and_changes_no_bit(tmp_path, whole, caplog):
     settings = config(reg="dropout", batch_size=16)
     with pytest.raises(KeyboardInterrupt):
         train(settings, tmp_path / "run", callbacks=[At(2, 25, interrupt)])
     with (tmp_path / "run" / "state.npz").open("r+b") as file:
         file.seek(1000)
         file.write(b"damage")
-    notices = []
-    train(settings, tmp_path / "run", resume=True, notify=notices.append)
-    assert any("state.npz" in line and "Going on from the state before it" in line for line in notices)
+    train(settings, tmp_path / "run", resume=True)
+    assert any("state.npz" in line and "Resuming from the state before it" in line for line in caplog.messages)
     assert_same_run(tmp_path / "run", whole)
 
 
 def test_a_history_that_is_one_row_short_is_completed(tmp_path, whole):
-    """A kill between the last state and history.csv leaves it so."""
+    """A kill between the last state and history.csv leaves it like this."""
     run_dir = shutil.copytree(whole, tmp_path / "run")
     (run_dir / "metrics.json").unlink()
     lines = (run_dir / "history.csv").read_text().splitlines(keepends=True)
@@ -186,7 +183,7 @@ def test_what_a_killed_process_was_writing_is_removed(tmp_path, whole):
 
 
 @pytest.mark.parametrize("left", [[".lock"], [".lock", ".0123abcd.config.json"]])
-def test_a_run_may_begin_where_one_was_killed_before_it_had_begun(tmp_path, left):
+def test_a_run_may_start_where_one_was_killed_before_it_had_started(tmp_path, left):
     for name in left:
         (tmp_path / name).touch()
     train(config(epochs=1), tmp_path)
@@ -194,8 +191,8 @@ def test_a_run_may_begin_where_one_was_killed_before_it_had_begun(tmp_path, left
     assert not (tmp_path / ".0123abcd.config.json").exists()
 
 
-def test_killed_while_it_replaces_a_run_the_folder_is_a_run_still(tmp_path, whole, monkeypatch):
-    """Otherwise neither --resume nor --overwrite would take it."""
+def test_a_folder_killed_while_a_run_is_replaced_is_still_a_run(tmp_path, whole, monkeypatch):
+    """Otherwise it could neither be resumed nor overwritten."""
     names = {path.name for path in whole.iterdir()}
     for kept in range(len(names)):
         run_dir = shutil.copytree(whole, tmp_path / str(kept))
@@ -207,10 +204,10 @@ def test_killed_while_it_replaces_a_run_the_folder_is_a_run_still(tmp_path, whol
                 raise KeyboardInterrupt
             remove(path)
 
-        monkeypatch.setattr("lenet_keras.run_folder.remove", killed)
+        monkeypatch.setattr("lenet_keras.runs.remove", killed)
         folder = RunFolder(run_dir)
         try:
-            folder.begin(config(epochs=1), {})
+            folder.start(config(epochs=1), {})
         except KeyboardInterrupt:
             assert folder.is_run
             assert not folder.is_finished

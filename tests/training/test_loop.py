@@ -7,12 +7,12 @@ import tensorflow as tf
 
 from lenet_keras import TrainConfig
 from lenet_keras.checkpoint import EpochProgress
-from lenet_keras.data import Split, load
-from lenet_keras.data.order import epoch_order
-from lenet_keras.distribution.placement import place
-from lenet_keras.training.compiled import compiled_model
+from lenet_keras.data.arrays import Split, epoch_order
+from lenet_keras.data.load import load
+from lenet_keras.distribution.strategy import place
+from lenet_keras.inference.measure import BATCH_SIZE, Predictor
 from lenet_keras.training.loop import TrainingLoop
-from lenet_keras.training.predictor import BATCH_SIZE, Predictor
+from lenet_keras.training.replicas import plain_model
 
 
 @pytest.fixture(scope="module")
@@ -29,7 +29,7 @@ def one_device():
 
 
 def run_epoch(model, split, batch_size, epoch=0, stops=()):
-    """One epoch, in calls that end at `stops` too; its means."""
+    """Train one epoch, in calls that also end at `stops`; return its means."""
     loop = TrainingLoop(model, split, batch_size, one_device())
     order, progress = loop.order(5, epoch), EpochProgress()
     while progress.step < loop.steps:
@@ -40,7 +40,7 @@ def run_epoch(model, split, batch_size, epoch=0, stops=()):
 @pytest.mark.parametrize("reg", ["none", "weight_decay", "batch_norm"])
 def test_an_epoch_equals_plain_keras_steps(dataset, reg):
     settings = config(reg=reg, weight_decay=0.1, learning_rate=1e-3)
-    ours, plain = compiled_model(settings, dataset), compiled_model(settings, dataset)
+    ours, plain = plain_model(settings), plain_model(settings)
     means = run_epoch(ours, dataset.train, batch_size=48)
 
     order = epoch_order(5, 0, 500)
@@ -83,21 +83,21 @@ def test_an_epoch_sees_each_image_at_most_once():
     assert len(images) == len(set(images)) == 228
 
 
-def test_the_seed_of_a_run_is_that_of_its_weights(dataset):
-    first, second = (compiled_model(config(seed=seed), dataset).get_layer("c1").kernel for seed in (1, 2))
+def test_the_seed_of_a_run_is_the_seed_of_its_weights():
+    first, second = (plain_model(config(seed=seed)).get_layer("c1").kernel for seed in (1, 2))
     assert not np.array_equal(first, second)
 
 
-def test_epochs_come_in_different_orders(dataset):
+def test_epochs_have_different_orders(dataset):
     settings = config(learning_rate=1e-9)
-    first, second = (run_epoch(compiled_model(settings, dataset), dataset.train, 64, epoch) for epoch in (0, 1))
-    assert first["loss"] != second["loss"]  # other images fell to the batch that is left out
+    first, second = (run_epoch(plain_model(settings), dataset.train, 64, epoch) for epoch in (0, 1))
+    assert first["loss"] != second["loss"]  # the dropped batch holds other images
 
 
 @pytest.mark.parametrize("reg", ["dropout", "batch_norm"])
-def test_however_an_epoch_is_cut_into_calls_the_bits_are_the_same(dataset, reg):
+def test_an_epoch_is_bit_identical_however_it_is_divided_into_calls(dataset, reg):
     settings = config(reg=reg, learning_rate=1e-3)
-    whole, cut = compiled_model(settings, dataset), compiled_model(settings, dataset)
+    whole, cut = plain_model(settings), plain_model(settings)
     assert run_epoch(whole, dataset.train, 16) == run_epoch(cut, dataset.train, 16, stops=[1, 2, 9, 24])
     for ours, theirs in zip([*whole.variables, *whole.optimizer.variables], [*cut.variables, *cut.optimizer.variables],
                             strict=True):  # fmt: skip
@@ -106,13 +106,13 @@ def test_however_an_epoch_is_cut_into_calls_the_bits_are_the_same(dataset, reg):
 
 @pytest.mark.parametrize(("batch_size", "expected"), [(1, 50), (64, 50), (100, 32), (500, 6)])
 def test_a_call_takes_no_longer_with_larger_batches(dataset, batch_size, expected):
-    """A signal is answered between two calls."""
-    loop = TrainingLoop(compiled_model(config(), dataset), dataset.train, batch_size, one_device())
+    """A signal is handled between two calls."""
+    loop = TrainingLoop(plain_model(config()), dataset.train, batch_size, one_device())
     assert loop.steps_per_call == expected
 
 
-def test_a_loss_that_is_no_number_ends_the_epoch_at_its_step(dataset):
-    model = compiled_model(config(), dataset)
+def test_a_loss_of_nan_ends_the_epoch_at_its_step(dataset):
+    model = plain_model(config())
     loop = TrainingLoop(model, dataset.train, 64, one_device())
     progress = loop.advance(loop.order(5, 0), EpochProgress(), 3)
     assert (progress.step, np.isfinite(progress.loss_sum)) == (3, True)
@@ -121,8 +121,8 @@ def test_a_loss_that_is_no_number_ends_the_epoch_at_its_step(dataset):
     assert (progress.step, np.isnan(progress.loss_sum)) == (4, True)
 
 
-def test_the_predictor_answers_for_every_image_in_order(dataset):
-    model = compiled_model(config(reg="dropout"), dataset)
+def test_the_predictor_computes_every_image_in_order(dataset):
+    model = plain_model(config(reg="dropout"))
     images = np.concatenate([dataset.train.images, dataset.test.images[:7]])
     assert len(images) % BATCH_SIZE
     logits = Predictor(model)(images)

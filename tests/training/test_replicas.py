@@ -1,4 +1,4 @@
-"""One batch on several devices: the same training as on one."""
+"""A batch shared by several devices: the same training as on one."""
 
 import keras
 import numpy as np
@@ -7,13 +7,13 @@ import tensorflow as tf
 
 from lenet_keras import TrainConfig, build_lenet5, train
 from lenet_keras.checkpoint import EpochProgress, StateStore, capture
-from lenet_keras.data import Split, load
-from lenet_keras.distribution.placement import place
+from lenet_keras.data.arrays import Split
+from lenet_keras.data.load import load
+from lenet_keras.distribution.strategy import place
 from lenet_keras.errors import InvalidArgument
-from lenet_keras.run_folder import RunFolder
-from lenet_keras.training.compiled import compile_model, trained_copy
+from lenet_keras.runs import RunFolder
 from lenet_keras.training.loop import TrainingLoop
-from lenet_keras.training.replicas import training_model
+from lenet_keras.training.replicas import compile_model, replicated, training_model
 
 from .comparison import assert_same_run, config
 
@@ -27,13 +27,13 @@ def dataset():
 
 
 def trained(dataset, devices, reg="none", precision="float32", xla=False, steps=50):
-    """So many steps at the default learning rate: the loss of each, and the variables behind the last."""
-    named = "float32" if precision == "float64" else precision  # no user's choice
+    """Train some steps at the default learning rate; return the loss of each, and the variables after the last."""
+    named = "float32" if precision == "float64" else precision  # not a choice of users
     settings = config(reg=reg, devices=DEVICES[devices], batch_size=BATCH, precision=named, learning_rate=1e-4)
     placement = place(settings)
     plain = build_lenet5(reg=reg, weight_decay=0.1, dropout_rate=0.5, seed=3)
     with placement.strategy.scope():
-        model = training_model(plain, placement.replicas, precision)
+        model = replicated(plain, placement.replicas, precision)
         compile_model(model, settings)
     loop = TrainingLoop(model, dataset.train, BATCH, placement.strategy, xla=xla)
     losses = []
@@ -48,7 +48,7 @@ def trained(dataset, devices, reg="none", precision="float32", xla=False, steps=
 @pytest.mark.parametrize(
     ("reg", "tolerance"), [("none", 1e-4), ("weight_decay", 1e-4), ("dropout", 1e-4), ("batch_norm", 1e-3)]
 )
-def test_several_devices_train_as_one_does(dataset, reg, tolerance, devices):
+def test_several_devices_train_like_one(dataset, reg, tolerance, devices):
     one, several = trained(dataset, 1, reg), trained(dataset, devices, reg)
     np.testing.assert_allclose(several[0], one[0], atol=tolerance, rtol=0)
     assert one[0][-5:].mean() < one[0][:5].mean()
@@ -60,8 +60,8 @@ def test_several_devices_train_as_one_does(dataset, reg, tolerance, devices):
 
 
 @pytest.mark.parametrize("reg", ["batch_norm", "dropout+weight_decay"])
-def test_in_float64_several_devices_train_exactly_as_one_does(dataset, reg):
-    """So what differs in float32 is round-off."""
+def test_in_float64_several_devices_train_exactly_like_one(dataset, reg):
+    """So the differences in float32 are round-off."""
     one, several = (trained(dataset, number, reg, "float64") for number in (1, 4))
     np.testing.assert_allclose(several[0], one[0], atol=1e-9, rtol=0)
     for name, value in one[1].items():
@@ -69,18 +69,18 @@ def test_in_float64_several_devices_train_exactly_as_one_does(dataset, reg):
 
 
 def masks(placement, rows=8, units=120):
-    """The mask of each device's share, in their order."""
+    """Return the mask of each device's share, in their order."""
     plain = keras.Sequential([keras.Input((units,)), keras.layers.Dense(units), keras.layers.Dropout(0.5, seed=3),
                               keras.layers.Dense(1)])  # fmt: skip
     with placement.strategy.scope():
-        dropout = training_model(plain, placement.replicas).layers[1]
+        dropout = replicated(plain, placement.replicas).layers[1]
     share = tf.ones((rows // placement.replicas, units))
     shares = tf.function(lambda: placement.strategy.run(lambda: dropout(share, training=True)))()
     return [np.array(each) for each in placement.strategy.experimental_local_results(shares)]
 
 
 @pytest.mark.parametrize("devices", [2, 4])
-def test_each_device_drops_others_and_all_of_them_what_one_would(devices):
+def test_devices_drop_different_units_and_together_those_that_one_would(devices):
     (whole,) = masks(place(TrainConfig(devices=DEVICES[1])))
     shares = masks(place(TrainConfig(devices=DEVICES[devices])))
     for i in range(devices):
@@ -91,10 +91,10 @@ def test_each_device_drops_others_and_all_of_them_what_one_would(devices):
     assert (whole == 0).mean() == pytest.approx(0.5, abs=0.06)
 
 
-def test_the_copy_that_is_trained_has_the_models_variables_in_their_order():
+def test_the_trained_copy_has_the_models_variables_in_their_order():
     model = build_lenet5("dropout+batch_norm+weight_decay", seed=3)
     model.get_layer("logits").bias.assign(np.arange(10))
-    copy = training_model(model, 2, "mixed_bfloat16")
+    copy = replicated(model, 2, "mixed_bfloat16")
     assert [(v.name, v.shape) for v in copy.variables] == [(v.name, v.shape) for v in model.variables]
     for ours, theirs in zip(copy.variables, model.variables, strict=True):
         np.testing.assert_array_equal(ours, theirs)
@@ -128,7 +128,7 @@ def test_each_image_of_an_epoch_is_seen_at_most_once(devices):
 
 
 @pytest.mark.parametrize("precision", ["mixed_bfloat16", "mixed_float16"])
-def test_half_precision_trains_about_as_single_does(dataset, precision):
+def test_half_precision_trains_about_like_single(dataset, precision):
     single, half = trained(dataset, 2, steps=10), trained(dataset, 2, precision=precision, steps=10)
     assert not np.array_equal(half[0], single[0])
     # Gradients, whose scale Adam hides.
@@ -138,14 +138,14 @@ def test_half_precision_trains_about_as_single_does(dataset, precision):
     np.testing.assert_allclose(half[0], single[0], atol=0.05)
 
 
-def test_float16_scales_the_loss_and_passes_over_a_step_that_overflowed(dataset):
-    """The scale begins at 2**15, is doubled after 2,000 good steps and halved after a bad one."""
+def test_float16_scales_the_loss_and_skips_a_step_that_overflowed(dataset):
+    """The scale starts at 2**15, is doubled after 2,000 good steps and halved after a bad one."""
     variables = trained(dataset, 2, precision="mixed_float16", steps=2)[1]
     assert [value for name, value in variables.items() if name.endswith("dynamic_scale")] == [2**15]
 
-    settings = config(precision="mixed_float16", devices=DEVICES[2], batch_size=BATCH)
+    settings = config(precision="mixed_float16", devices=DEVICES[2], batch_size=BATCH, seed=3)
     placement = place(settings)
-    model = trained_copy(build_lenet5(seed=3), settings, placement)
+    model = training_model(settings, placement)
     model.optimizer.dynamic_scale.assign(2.0**127)
     before = capture(model.variables)
     loop = TrainingLoop(model, dataset.train, BATCH, placement.strategy)
@@ -165,14 +165,14 @@ def test_xla_draws_masks_that_do_not_depend_on_the_devices_either(dataset):
     np.testing.assert_allclose(several[0], one[0], atol=1e-4)
 
 
-def test_xla_with_batch_normalisation_over_devices_is_refused(tmp_path):
-    with pytest.raises(InvalidArgument, match="--xla"):
+def test_xla_with_batch_normalisation_over_devices_is_rejected(tmp_path):
+    with pytest.raises(InvalidArgument, match="XLA cannot compile batch normalisation across several devices"):
         train(config(reg="batch_norm", devices=DEVICES[2], xla=True), tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
 
-def test_a_run_goes_on_elsewhere_in_the_same_order(tmp_path):
-    """Other devices are no other run: round-off apart, it ends as if it had stayed."""
+def test_a_run_resumes_on_other_devices_in_the_same_order(tmp_path):
+    """Other devices do not make it another run: apart from round-off, it ends as if it had stayed."""
     for name in ("stayed", "moved"):
         train(config(reg="dropout", epochs=2, devices=DEVICES[2]), tmp_path / name)
     assert_same_run(tmp_path / "stayed", tmp_path / "moved")
@@ -186,13 +186,13 @@ def test_a_run_goes_on_elsewhere_in_the_same_order(tmp_path):
     assert (record["placement"]["strategy"], record["placement"]["replicas"]) == ("one_device", 1)
 
 
-def test_auto_goes_on_with_the_devices_that_the_run_began_on(tmp_path):
-    """And so with the same bits, on whatever machine."""
+def test_auto_resumes_with_as_many_devices_as_before(tmp_path, caplog):
+    """So the result is bit-identical, whatever the machine."""
     train(config(epochs=4, devices=DEVICES[4]), tmp_path / "whole")
     train(config(epochs=2, devices=DEVICES[4]), tmp_path / "resumed")
-    notices = []
-    train(config(epochs=4), tmp_path / "resumed", resume=True, notify=notices.append)
-    assert any("CPU:3" in notice and "as the run began" in notice for notice in notices)
+    caplog.set_level("INFO", "lenet_keras")
+    train(config(epochs=4), tmp_path / "resumed", resume=True)
+    assert any("CPU:3" in message and "as when the run started" in message for message in caplog.messages)
     assert_same_run(tmp_path / "whole", tmp_path / "resumed")
 
 
@@ -202,10 +202,10 @@ def test_what_is_saved_is_plain_keras_in_float32(tmp_path):
     assert type(model.get_layer("c5_dropout")) is keras.layers.Dropout
     assert not model.get_layer("c1_norm").synchronized
     assert {layer.dtype_policy.name for layer in model.layers} == {"float32"}
-    assert int(model.optimizer.iterations) == 400 // 64  # it can be trained on with Keras alone
+    assert int(model.optimizer.iterations) == 400 // 64  # Keras alone can continue its training
 
 
-def test_what_float16_trained_is_saved_as_float32_with_its_optimizer(tmp_path):
+def test_a_model_trained_in_float16_is_saved_as_float32_with_its_optimizer(tmp_path):
     train(config(epochs=1, batch_size=200, precision="mixed_float16"), tmp_path / "run")
     model = keras.models.load_model(tmp_path / "run" / "model.keras")
     assert {layer.dtype_policy.name for layer in model.layers} == {"float32"}

@@ -1,4 +1,4 @@
-"""Several real processes train one run: as one would, and what happens when one of them is lost."""
+"""Several real processes train one run: the same as one, and what happens when one of them is lost."""
 
 import json
 import re
@@ -11,9 +11,8 @@ import pytest
 
 from lenet_keras import train
 from lenet_keras.checkpoint import StateStore
-from lenet_keras.distribution.cluster import tf_config
-from lenet_keras.distribution.local_workers import free_addresses
-from lenet_keras.run_folder import RunFolder
+from lenet_keras.distribution.cluster import free_addresses, tf_config
+from lenet_keras.runs import RunFolder
 
 from ..distribution.processes import TRAIN, Worker, cluster
 from .comparison import assert_same_run, config, variables
@@ -28,7 +27,7 @@ def losses(run_dir):
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory):
-    """A run of two workers that nobody disturbed."""
+    """An uninterrupted run of two workers."""
     folder = tmp_path_factory.mktemp("whole")
     with cluster(2, *LONG, folder=folder) as workers:
         assert [worker.result()[0] for worker in workers] == [0, 0]
@@ -36,7 +35,7 @@ def whole(tmp_path_factory):
 
 
 @pytest.mark.parametrize(("count", "reg", "tolerance"), [(3, "weight_decay", 1e-4), (2, "batch_norm", 1e-3)])
-def test_workers_train_as_one_process_does(tmp_path, count, reg, tolerance):
+def test_workers_train_like_one_process(tmp_path, count, reg, tolerance):
     """66 steps of 12 images, and evaluation of every image once."""
     settings = config(reg=reg, epochs=2, batch_size=12, learning_rate=1e-4, strategy="one_device")
     alone = train(settings, tmp_path / "alone").metrics
@@ -54,8 +53,8 @@ def test_workers_train_as_one_process_does(tmp_path, count, reg, tolerance):
             np.testing.assert_allclose(ours[name], theirs[name], atol=1e-4, rtol=0, err_msg=name)
 
 
-def test_only_the_chief_writes_and_speaks(tmp_path, monkeypatch):
-    """Its export is for the whole of them. Proxies are for the world outside."""
+def test_only_the_chief_writes_and_reports(tmp_path, monkeypatch):
+    """It exports for all of them. Proxies are for the internet only."""
     for name in ("http_proxy", "https_proxy", "grpc_proxy"):
         monkeypatch.setenv(name, "http://127.0.0.1:9")
     for name in ("no_proxy", "NO_PROXY", "no_grpc_proxy"):
@@ -76,7 +75,7 @@ def test_only_the_chief_writes_and_speaks(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("lost", [1, 0])
-def test_when_a_worker_is_killed_the_other_says_so_and_the_run_goes_on(tmp_path, whole, lost):
+def test_when_a_worker_is_killed_the_other_reports_it_and_the_run_can_be_resumed(tmp_path, whole, lost):
     with cluster(2, *LONG, folder=tmp_path) as workers:
         workers[0].wait_for("epoch 3/16")
         workers[lost].process.kill()
@@ -95,14 +94,14 @@ def test_when_a_worker_is_killed_the_other_says_so_and_the_run_goes_on(tmp_path,
         assert [worker.result()[0] for worker in workers] == [0, 0]
     assert_same_run(run_dir, whole)
     if lost == 1:
-        # And by one process instead of two: the same order, the same masks.
+        # One process instead of two has the same order and the same masks.
         settings = config(epochs=epochs + 2, batch_size=12, reg="dropout", strategy="one_device")
         train(settings, tmp_path / "moved", resume=True)
         np.testing.assert_allclose(losses(tmp_path / "moved"), losses(whole)[: epochs + 2], atol=2e-3, rtol=0)
 
 
 def test_a_signal_to_one_worker_stops_all_at_one_step_and_loses_none(tmp_path, whole):
-    """As when one machine of several is taken away."""
+    """As when one machine of several is preempted."""
     with cluster(2, *LONG, folder=tmp_path) as workers:
         workers[0].wait_for("epoch 2/16")
         workers[1].process.send_signal(signal.SIGTERM)
@@ -116,30 +115,32 @@ def test_a_signal_to_one_worker_stops_all_at_one_step_and_loses_none(tmp_path, w
     assert_same_run(run_dir, whole)
 
 
-def test_what_the_chief_refuses_all_are_told(tmp_path, whole):
+def test_what_the_chief_rejects_all_workers_receive(tmp_path, whole):
     shutil.copytree(whole, tmp_path / "0" / "run")
     with cluster(2, *LONG, folder=tmp_path) as workers:
-        (chief, _, reason), (other, _, told) = (worker.result() for worker in workers)
+        (chief, _, reason), (other, _, received) = (worker.result() for worker in workers)
     assert (chief, other) == (2, 1)
-    assert reason == "Error: run holds a finished run. Continue it with --resume, replace it with --overwrite, or " \
-        "name another folder with --run-dir."  # fmt: skip
-    assert re.match(r"Error: worker 0 \(.*\) cannot train: run holds a finished run\.", told)
+    assert reason == (
+        "Error: run already holds a finished run. "
+        "Continue it with --resume, replace it with --overwrite, or choose another folder with --run-dir."
+    )
+    assert re.match(r"Error: worker 0 \(.*\) cannot train: run already holds a finished run\.$", received)
 
 
-def test_a_finished_run_is_left_alone_by_all(tmp_path, whole):
+def test_all_workers_leave_a_finished_run_alone(tmp_path, whole):
     shutil.copytree(whole, tmp_path / "0" / "run")
     with cluster(2, *LONG, "--resume", folder=tmp_path) as workers:
         assert [worker.result()[0] for worker in workers] == [0, 0]
     assert_same_run(tmp_path / "0" / "run", whole)
 
 
-def test_a_worker_that_does_not_come_is_named_by_all_that_did(tmp_path):
+def test_a_worker_that_does_not_join_is_named_by_all_that_did(tmp_path):
     with cluster(3, *LONG, "--cluster-timeout", "6", folder=tmp_path) as workers:
         workers[2].process.kill()
         results = [worker.result() for worker in workers[:2]]
     for code, _, last in results:
         assert code == 1
-        assert re.match(r"Error: worker 2 \(127.0.0.1:\d+\) did not come within 6 s \(--cluster-timeout\)\.", last)
+        assert re.match(r"Error: worker 2 \(127.0.0.1:\d+\) did not join within 6 s\. .*--cluster-timeout\.$", last)
     assert list((tmp_path / "0").iterdir()) == []
 
 
@@ -163,7 +164,7 @@ def test_workers_of_one_command(tmp_path):
     with_workers.process.send_signal(signal.SIGINT)
     code, out, _ = with_workers.result()
     assert (code, out) == (130, "")
-    assert any(line.startswith("Stopped. What was trained is kept. Continue with: lenet-keras train") and
+    assert any(line.startswith("Stopped. The progress so far is kept. Continue with: lenet-keras train") and
                "--workers 2 --resume" in line for line in with_workers.lines)  # fmt: skip
     assert (tmp_path / "run" / "state.npz").exists()
 
@@ -185,10 +186,10 @@ def test_workers_and_a_cluster_of_another_size_contradict_each_other(tmp_path):
     environment = {"TF_CONFIG": tf_config(("a:1", "b:1", "c:1"), 0)}
     code, _, last = Worker([*TRAIN, "--workers", "2"], environment, tmp_path).result()
     assert code == 2
-    assert "2 workers were asked for, and TF_CONFIG names 3" in last
+    assert "2 workers were requested, but TF_CONFIG names 3" in last
 
 
-def test_workers_go_with_no_strategy_of_one_process(tmp_path):
+def test_workers_cannot_be_combined_with_a_strategy_for_one_process(tmp_path):
     code, _, last = Worker([*TRAIN, "--workers", "2", "--strategy", "mirrored"], {}, tmp_path).result()
     assert code == 2
-    assert "--workers does not go with --strategy mirrored" in last
+    assert "--workers cannot be combined with --strategy mirrored" in last

@@ -1,7 +1,7 @@
-"""Concurrent requests for one signature are answered by one call of the model.
+"""Batching: concurrent requests for one signature are answered by one call of the model.
 
-There is no waiting for company: a free worker takes what has gathered while all were busy. So a lone request is
-answered at once, and the batches grow with the load.
+No request waits for others to arrive: whenever the worker is free, it takes the requests that have gathered while it
+was busy. A lone request is answered at once, and batches grow with the load.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from grpc import StatusCode
 
-from lenet_keras.serving.embedded.signatures import Arrays, Signature
-from lenet_keras.serving.embedded.status import Code, ServingError
+from lenet_keras.serving.embedded.signatures import Arrays, ServingError, Signature
 
 Outputs = dict[str, npt.NDArray[Any]]
 
@@ -31,18 +31,17 @@ class _Request:
 
 
 class Batcher:
-    """Runs requests on threads of its own, several at a time where they fit together.
+    """Runs requests on a thread of its own, several in one call where they fit together.
 
     Requests fit together if they are for the same loaded signature and their inputs differ in nothing but the batch.
-    The answer to a row can depend in its last digits on how many rows ran with it.
+    The last digits of a row's answer can depend on the number of rows in the call.
     """
 
-    def __init__(self, max_batch: int = 64, workers: int = 1, max_waiting: int = 1000) -> None:
-        """Start the threads.
+    def __init__(self, max_batch: int = 64, max_waiting: int = 1000) -> None:
+        """Start the thread.
 
         Args:
             max_batch: the most rows to merge; a larger request runs alone.
-            workers: threads that call models.
             max_waiting: the most requests that may wait; further ones are refused.
         """
         self._max_batch = max_batch
@@ -51,40 +50,38 @@ class Batcher:
         self._waiting = 0
         self._closed = False
         self._changed = threading.Condition()
-        self._threads = [threading.Thread(target=self._work, name=f"batch-{index}") for index in range(workers)]
-        for thread in self._threads:
-            thread.start()
+        self._thread = threading.Thread(target=self._work, name="batcher")
+        self._thread.start()
 
     def submit(self, signature: Signature, inputs: Arrays) -> Future[Outputs]:
         """Queue a request.
 
         Raises:
-            ServingError: the inputs do not fit the signature, or too many requests wait.
+            ServingError: the inputs do not fit the signature, or too many requests are waiting.
         """
         signature.check(inputs)
-        rows = {array.shape[0] for array in inputs.values()} if signature.batches else set()
-        # Some operations refuse an empty batch: what becomes of it must not depend on company.
-        fits = len(rows) == 1 and rows != {0}
-        request = _Request(signature, inputs, rows.pop() if fits else 1)
+        rows = {array.shape[0] for array in inputs.values()} if signature.is_batched else set()
+        # Some operations refuse an empty batch: what happens to one must not depend on other requests.
+        can_merge = len(rows) == 1 and rows != {0}
+        request = _Request(signature, inputs, rows.pop() if can_merge else 1)
         group: Hashable = object()
-        if fits:
+        if can_merge:
             group = (id(signature), *(inputs[name].shape[1:] for name in signature.inputs))
         with self._changed:
             if self._closed or self._waiting >= self._max_waiting:
-                reason = "the server is shutting down" if self._closed else f"{self._waiting} requests wait already"
-                raise ServingError(Code.UNAVAILABLE, f"{reason}; try again later")
+                reason = "the server is shutting down" if self._closed else f"{self._waiting} requests are waiting"
+                raise ServingError(StatusCode.UNAVAILABLE, f"{reason}; try again later")
             self._groups.setdefault(group, deque()).append(request)
             self._waiting += 1
             self._changed.notify()
         return request.answer
 
     def close(self) -> None:
-        """Answer what was submitted, then end the threads."""
+        """Answer what was submitted, then end the thread."""
         with self._changed:
             self._closed = True
-            self._changed.notify_all()
-        for thread in self._threads:
-            thread.join()
+            self._changed.notify()
+        self._thread.join()
 
     def _work(self) -> None:
         while True:
@@ -105,7 +102,7 @@ class Batcher:
             rows += requests[0].rows
             batch.append(requests.popleft())
         if requests:
-            self._groups.move_to_end(group)  # no group waits for ever behind a busy one
+            self._groups.move_to_end(group)  # so that no group starves behind a busy one
         else:
             del self._groups[group]
         self._waiting -= len(batch)
@@ -137,6 +134,6 @@ def _run_merged(batch: list[_Request]) -> list[Outputs]:
     ends = np.cumsum([request.rows for request in batch])
     outputs = signature.run(merged)
     if any(len(array) != ends[-1] for array in outputs.values()):
-        raise ValueError("the outputs' batch is not the inputs'")
+        raise ValueError("the outputs do not have one row for each row of the inputs")
     parts = {name: np.split(array, ends[:-1]) for name, array in outputs.items()}
     return [{name: parts[name][index] for name in outputs} for index in range(len(batch))]

@@ -1,7 +1,9 @@
-"""A signature of a loaded SavedModel: what it takes, and how it is called with arrays."""
+"""A signature of a loaded SavedModel, called with arrays; arrays as gRPC carries them; errors as clients see them."""
 
 from __future__ import annotations
 
+import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -9,20 +11,74 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
+from grpc import StatusCode
 
-from lenet_keras.serving.embedded.status import from_exception, invalid
+from lenet_keras.errors import LenetKerasError, first_line
 
+# By name; strings are arrays of bytes objects.
 Arrays = Mapping[str, npt.NDArray[Any]]
+
+_HTTP = {
+    StatusCode.CANCELLED: 499,
+    StatusCode.INVALID_ARGUMENT: 400,
+    StatusCode.DEADLINE_EXCEEDED: 504,
+    StatusCode.NOT_FOUND: 404,
+    StatusCode.ALREADY_EXISTS: 409,
+    StatusCode.PERMISSION_DENIED: 403,
+    StatusCode.RESOURCE_EXHAUSTED: 429,
+    StatusCode.FAILED_PRECONDITION: 400,
+    StatusCode.ABORTED: 409,
+    StatusCode.OUT_OF_RANGE: 400,
+    StatusCode.UNIMPLEMENTED: 501,
+    StatusCode.UNAVAILABLE: 503,
+    StatusCode.UNAUTHENTICATED: 401,
+}
+_BY_NUMBER = {code.value[0]: code for code in StatusCode}
+
+
+class ServingError(LenetKerasError):
+    """A request that cannot be answered, or a version that cannot be loaded.
+
+    Attributes:
+        code: the gRPC status code.
+    """
+
+    def __init__(self, code: StatusCode, message: str) -> None:
+        super().__init__(message)
+        self.code = code
+
+    @classmethod
+    def from_exception(cls, error: Exception) -> ServingError:
+        """Return what a client is told about `error`, in one line; TensorFlow's errors keep their code."""
+        if isinstance(error, ServingError):
+            return error
+        number = getattr(error, "error_code", None)  # of tf.errors.OpError
+        # Where a graph fails, TensorFlow lists its nodes first; the cause is the line above the node in brackets.
+        cause = re.search(r"^(.+)\n\s*\[\[\{\{node", str(error), re.MULTILINE)
+        code = _BY_NUMBER.get(number, StatusCode.INTERNAL)
+        return ServingError(code, cause[1].strip() if cause else first_line(error))
+
+    @property
+    def http_status(self) -> int:
+        """The HTTP status that TensorFlow Serving answers with for this code."""
+        return _HTTP.get(self.code, 500)
+
+
+class BadRequest(ServingError):
+    """A request that is wrong in itself, whatever is served."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(StatusCode.INVALID_ARGUMENT, message)
 
 
 @dataclass(frozen=True)
 class Signature:
-    """A named function of a SavedModel, from named arrays to named arrays; strings are arrays of bytes objects.
+    """A named function of a SavedModel, from named arrays to named arrays.
 
     Attributes:
         name: its name in the SavedModel.
-        inputs: name to shape and type, in the order of the names; so for `outputs`.
-        outputs: see `inputs`.
+        inputs: shapes and types by name, sorted by name.
+        outputs: the same for the outputs.
         function: the TensorFlow function.
     """
 
@@ -32,30 +88,30 @@ class Signature:
     function: Any
 
     @property
-    def batches(self) -> bool:
+    def is_batched(self) -> bool:
         """Whether the first axis of all inputs and outputs is a batch of any size."""
         specs = [*self.inputs.values(), *self.outputs.values()]
         return all(spec.shape.rank and spec.shape[0] is None for spec in specs)
 
     def check(self, inputs: Arrays) -> None:
-        """Compare names, types and shapes with what the signature takes.
+        """Check the names, types and shapes of inputs.
 
         Raises:
-            ServingError: INVALID_ARGUMENT; they differ.
+            BadRequest: they are not what the signature takes.
         """
         if inputs.keys() != self.inputs.keys():
             extra, missing = sorted(inputs.keys() - self.inputs.keys()), sorted(self.inputs.keys() - inputs.keys())
-            raise invalid(
+            raise BadRequest(
                 f"input size does not match signature: {len(inputs)}!={len(self.inputs)}. "
                 f"Sent extra: {{{','.join(extra)}}}. Missing but required: {{{','.join(missing)}}}."
             )
         for name, spec in self.inputs.items():
             array = inputs[name]
             if array.dtype != spec.dtype.as_numpy_dtype:
-                raise invalid(f"input {name} must be {spec.dtype.name}. Received: {type_name(array)}")
+                raise BadRequest(f"input {name} must be {spec.dtype.name}. Received: {tf.as_dtype(array.dtype).name}")
             if not spec.shape.is_compatible_with(array.shape):
-                wanted = ", ".join("?" if size is None else str(size) for size in spec.shape)
-                raise invalid(f"input {name} must have the shape [{wanted}]. Received: {list(array.shape)}")
+                expected = ", ".join("?" if size is None else str(size) for size in spec.shape)
+                raise BadRequest(f"input {name} must have the shape [{expected}]. Received: {list(array.shape)}")
 
     def run(self, inputs: Arrays) -> dict[str, npt.NDArray[Any]]:
         """Call the function with inputs that `check` accepts.
@@ -67,25 +123,87 @@ class Signature:
             outputs = self.function(**{name: tf.constant(array) for name, array in inputs.items()})
             return {name: outputs[name].numpy() for name in self.outputs}
         except (tf.errors.OpError, TypeError, ValueError) as error:
-            raise from_exception(error) from error
+            raise ServingError.from_exception(error) from error
 
-    def example(self) -> dict[str, npt.NDArray[Any]] | None:
-        """Make zeros for a batch of one; None if an input is no number or has other sizes than the batch's open."""
+    def zeros(self) -> dict[str, npt.NDArray[Any]] | None:
+        """Return inputs of zeros for a batch of one; None where an input is not numeric or has other open axes."""
         specs = self.inputs.values()
-        if not self.batches or any(None in spec.shape[1:] or spec.dtype == tf.string for spec in specs):
+        if not self.is_batched or any(None in spec.shape[1:] or spec.dtype == tf.string for spec in specs):
             return None
         return {name: np.zeros((1, *spec.shape[1:]), spec.dtype.as_numpy_dtype) for name, spec in self.inputs.items()}
 
 
-def type_name(array: npt.NDArray[Any]) -> str:
-    """Name an array's type as TensorFlow does."""
-    return str(tf.as_dtype(array.dtype).name)
-
-
 def signatures_of(loaded: Any) -> dict[str, Signature]:
-    """List the signatures of what `tf.saved_model.load` returned, in the order of their names."""
+    """Return the signatures of what `tf.saved_model.load` returned, sorted by name."""
     found = {}
     for name, function in sorted(loaded.signatures.items()):
         inputs = dict(sorted(function.structured_input_signature[1].items()))
         found[name] = Signature(name, inputs, dict(sorted(function.structured_outputs.items())), function)
     return found
+
+
+def read_tensor(name: str, proto: Any, max_bytes: int) -> npt.NDArray[Any]:
+    """Read a client's TensorProto.
+
+    >>> read_tensor("x", tf.make_tensor_proto([1.0, 2.0]), max_bytes=100)
+    array([1., 2.], dtype=float32)
+
+    Args:
+        name: the input's name, for messages.
+        proto: the TensorProto.
+        max_bytes: the most memory that its shape may ask for. A few bytes can say "a million times this value".
+
+    Raises:
+        BadRequest: the message contradicts itself, or its shape is too large.
+    """
+    sizes = [dimension.size for dimension in proto.tensor_shape.dim]
+    try:
+        dtype = tf.as_dtype(proto.dtype)
+        if proto.tensor_shape.unknown_rank or any(size < 0 for size in sizes):
+            raise ValueError("its shape is not known")
+        if math.prod(sizes) * max(dtype.size, 1) > max_bytes:
+            raise ValueError(f"its shape {sizes} asks for more than {max_bytes} bytes")
+        if dtype == tf.string and len(proto.string_val) != math.prod(sizes):
+            raise ValueError(f"it holds {len(proto.string_val)} strings for the shape {sizes}")
+        array: npt.NDArray[Any] = tf.make_ndarray(proto)
+    except (TypeError, ValueError, IndexError, OverflowError) as error:
+        raise BadRequest(f"input {name} is not a valid TensorProto: {error}") from error
+    return array
+
+
+# The field of a TensorProto that holds the values of each type. Clients in other languages read these fields, so a
+# reply uses them and not the packed `tensor_content`, as TensorFlow Serving does.
+_FIELD = {
+    tf.float32: "float_val",
+    tf.float64: "double_val",
+    tf.int8: "int_val",
+    tf.int16: "int_val",
+    tf.int32: "int_val",
+    tf.uint8: "int_val",
+    tf.uint16: "int_val",
+    tf.int64: "int64_val",
+    tf.uint32: "uint32_val",
+    tf.uint64: "uint64_val",
+    tf.bool: "bool_val",
+    tf.string: "string_val",
+}
+
+
+def write_tensor(array: npt.NDArray[Any], proto: Any) -> None:
+    """Fill the empty TensorProto `proto` with an array.
+
+    >>> from tensorflow.core.framework.tensor_pb2 import TensorProto
+    >>> proto = TensorProto()
+    >>> write_tensor(np.array([1, 2]), proto)
+    >>> list(proto.int64_val)
+    [1, 2]
+    """
+    dtype = tf.as_dtype(array.dtype)
+    field = _FIELD.get(dtype)
+    if field is None:  # such as half precision, which has no field of plain numbers
+        proto.CopyFrom(tf.make_tensor_proto(array))
+        return
+    proto.dtype = dtype.as_datatype_enum
+    for size in array.shape:
+        proto.tensor_shape.dim.add(size=size)
+    getattr(proto, field).extend(array.ravel().tolist())

@@ -1,4 +1,4 @@
-"""One version of a model: loaded, tried, lent to requests, released."""
+"""One version of a model: loaded, warmed up, released."""
 
 from __future__ import annotations
 
@@ -8,20 +8,19 @@ from pathlib import Path
 from typing import Any
 
 import tensorflow as tf
+from grpc import StatusCode
 from tensorflow.core.protobuf import saved_model_pb2
 from tensorflow_serving.apis import prediction_log_pb2
 
-from lenet_keras.serving.embedded import tensors
-from lenet_keras.serving.embedded.signatures import Signature, signatures_of
-from lenet_keras.serving.embedded.status import Code, ServingError, from_exception
+from lenet_keras.serving.config import WARMUP
+from lenet_keras.serving.embedded.signatures import ServingError, Signature, read_tensor, signatures_of
 
 DEFAULT_SIGNATURE = "serving_default"
-_WARMUP = Path("assets.extra", "tf_serving_warmup_requests")
 _MAX_WARMUP_BYTES = 2**30
 
 
 class State(enum.Enum):
-    """What TensorFlow Serving calls the stages of a version's life; the names are those of its messages."""
+    """The stages of a version's life, with the names that they have in TensorFlow Serving's messages."""
 
     START = enum.auto()
     LOADING = enum.auto()
@@ -31,7 +30,7 @@ class State(enum.Enum):
 
 
 class ModelVersion:
-    """A version folder of a model. Its owner keeps the threads apart.
+    """A version folder of a model. It has no lock: `ModelStore` has one.
 
     Attributes:
         model: the model's name.
@@ -40,7 +39,7 @@ class ModelVersion:
         state: the stage of its life.
         error: why it could not be loaded, else None.
         wanted: whether it is to be served.
-        leases: how many requests use it.
+        leases: the number of requests that use it.
         signatures: by name; empty unless loaded.
         signature_defs: the messages that describe all signatures, by name; empty unless loaded.
     """
@@ -55,36 +54,36 @@ class ModelVersion:
         self.leases = 0
         self.signatures: Mapping[str, Signature] = {}
         self.signature_defs: Mapping[str, Any] = {}
-        self._loaded: Any = None  # a signature does not keep its variables alive by itself
+        self._loaded: Any = None  # a signature does not keep its variables alive on its own
 
     def load(self) -> None:
         """Load the SavedModel and run it once, so that the first request is not slow.
 
         Raises:
-            ServingError: it cannot be loaded or does not run.
+            ServingError: it cannot be loaded, or does not run.
         """
         try:
             loaded = tf.saved_model.load(str(self.folder))
             signatures = signatures_of(loaded)
             # Not part of TensorFlow's documented API, but the only source of what GetModelMetadata returns.
             saved_model = saved_model_pb2.SavedModel.FromString((self.folder / "saved_model.pb").read_bytes())
-            warm_up(signatures, self.folder / _WARMUP)
-        except Exception as error:  # damage shows as nearly any type: OSError, KeyError, DecodeError, OpError
-            raise from_exception(error) from error
+            _warm_up(signatures, self.folder / WARMUP)
+        except Exception as error:  # damage raises nearly any type: OSError, KeyError, DecodeError, OpError
+            raise ServingError.from_exception(error) from error
         # tf.saved_model.load refuses a SavedModel of several graphs.
         self.signature_defs = dict(saved_model.meta_graphs[0].signature_def)
         self.signatures = signatures
         self._loaded = loaded
 
     def release(self) -> None:
-        """Give the memory back."""
+        """Free the memory."""
         self.signatures, self.signature_defs, self._loaded = {}, {}, None
 
-    def signature(self, name: str, missing: Code) -> Signature:
-        """Find a signature; no name means the default one.
+    def signature(self, name: str, missing: StatusCode) -> Signature:
+        """Return the signature `name`; an empty name means the default one.
 
         Raises:
-            ServingError: there is none, with the code `missing`.
+            ServingError: it does not exist, with the code `missing`.
         """
         try:
             return self.signatures[name or DEFAULT_SIGNATURE]
@@ -97,21 +96,20 @@ class ModelVersion:
             ) from None
 
 
-def warm_up(signatures: Mapping[str, Signature], requests: Path) -> None:
-    """Run the recorded requests in the file `requests`; without one, each signature of numbers once, on zeros.
+def _warm_up(signatures: Mapping[str, Signature], requests: Path) -> None:
+    """Run the recorded requests in the file `requests`; without one, run each numeric signature once, on zeros.
 
-    Raises:
-        Exception: a request or the file is bad, as TensorFlow Serving refuses to load such a version.
+    Whatever a bad request raises keeps the version from being loaded, as in TensorFlow Serving.
     """
     if not requests.is_file():
         for signature in signatures.values():
-            example = signature.example()
-            if example is not None:
-                signature.run(example)
+            zeros = signature.zeros()
+            if zeros is not None:
+                signature.run(zeros)
         return
     for record in tf.data.TFRecordDataset(str(requests)).as_numpy_iterator():
         request = prediction_log_pb2.PredictionLog.FromString(record).predict_log.request
         signature = signatures[request.model_spec.signature_name or DEFAULT_SIGNATURE]
-        inputs = {name: tensors.to_array(name, proto, _MAX_WARMUP_BYTES) for name, proto in request.inputs.items()}
+        inputs = {name: read_tensor(name, proto, _MAX_WARMUP_BYTES) for name, proto in request.inputs.items()}
         signature.check(inputs)
         signature.run(inputs)

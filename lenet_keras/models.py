@@ -1,0 +1,209 @@
+"""LeNet-5: the names of its variants, and the factory that builds them.
+
+Importing this module loads no TensorFlow, so that a command line can offer the names; `build_lenet5` does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from lenet_keras.errors import InvalidArgument, check_choice, excerpt, is_number
+
+if TYPE_CHECKING:
+    import keras
+
+REGULARISATIONS = {
+    "none": "no regularisation",
+    "dropout": "dropout on the two hidden dense layers",
+    "batch_norm": "batch normalisation after both convolutions and both hidden dense layers",
+    "weight_decay": "L2 on every kernel and on no bias",
+}
+ACTIVATIONS = ("relu", "tanh", "scaled_tanh", "sigmoid")
+POOLINGS = ("max", "average")
+
+DEFAULT_DROPOUT_RATE = 0.25  # the report's
+DEFAULT_WEIGHT_DECAY = 1e-3  # the report names none; repositories of the same exercise used 1e-4 to 7e-3
+
+FEATURES = 84  # units of f6, the penultimate layer
+SMALLEST_SIDE = 12  # pixels; the second convolution and pooling need that many
+
+
+def parse_reg(reg: str | Sequence[str]) -> tuple[str, ...]:
+    """Return the regularisations that `reg` names, each once, in the order of `REGULARISATIONS`.
+
+    >>> parse_reg("weight_decay+dropout")
+    ('dropout', 'weight_decay')
+
+    Args:
+        reg: one name, several joined by "+", or a sequence of names.
+
+    Raises:
+        InvalidArgument: an unknown name, no name, or "none" together with another.
+    """
+    names = reg.split("+") if isinstance(reg, str) else list(reg)
+    unknown = [name for name in names if name not in REGULARISATIONS]
+    if unknown or not names:
+        raise InvalidArgument(
+            f"reg must be one of {', '.join(REGULARISATIONS)}, or several joined by '+'. Received: {excerpt(reg)}"
+        )
+    if "none" in names and set(names) != {"none"}:
+        raise InvalidArgument(f"reg 'none' cannot be combined with another. Received: {excerpt(reg)}")
+    return tuple(name for name in REGULARISATIONS if name in names)
+
+
+def reg_name(reg: Sequence[str]) -> str:
+    """Return the name of a combination.
+
+    >>> reg_name(("dropout", "weight_decay"))
+    'dropout+weight_decay'
+    """
+    return "+".join(reg)
+
+
+def check_dropout_rate(rate: float) -> None:
+    """Raise `InvalidArgument` unless `rate` is in [0, 1).
+
+    >>> check_dropout_rate(0.25)
+    """
+    if not (is_number(rate) and 0 <= rate < 1):
+        raise InvalidArgument(f"dropout_rate must be in [0, 1). Received: {excerpt(rate)}")
+
+
+def check_weight_decay(weight_decay: float) -> None:
+    """Raise `InvalidArgument` unless `weight_decay` is finite and not negative.
+
+    >>> check_weight_decay(1e-3)
+    """
+    if not (is_number(weight_decay) and weight_decay >= 0):
+        raise InvalidArgument(f"weight_decay must be a finite number, 0 or more. Received: {excerpt(weight_decay)}")
+
+
+def build_lenet5(
+    reg: str | Sequence[str] = "none",
+    num_classes: int = 10,
+    input_shape: tuple[int, int, int] = (28, 28, 1),
+    activation: str = "relu",
+    pooling: str = "max",
+    dropout_rate: float = DEFAULT_DROPOUT_RATE,
+    weight_decay: float = DEFAULT_WEIGHT_DECAY,
+    seed: int | None = None,
+) -> keras.Model:
+    """Build LeNet-5 (LeCun et al. 1998, "Gradient-based learning applied to document recognition", figure 2).
+
+    The model takes pixels as they are stored and returns logits: float32 [N, height, width, channels] in 0..255 to
+    float32 [N, num_classes]. Its first layer scales the pixels to 0..1. Differences from the paper: every map of c3 is
+    connected to every map of s2, subsampling has no coefficients, and the output is a linear layer of logits where the
+    paper has radial basis functions.
+
+    As in the paper, the activation follows the pooling: "s2" pools the output of "c1", "s2_relu" rectifies it. With max
+    pooling and a monotonically increasing activation this is equivalent to the other order, and evaluates only a
+    quarter of the values.
+
+    >>> build_lenet5(reg="dropout").count_params()
+    61706
+
+    Args:
+        reg: "none", "dropout", "batch_norm", "weight_decay", or several of the last three: a sequence of names, or
+            one string joined by "+".
+            dropout: after the activations of the hidden dense layers c5 and f6, which hold 95 % of the weights;
+            the convolutions share theirs over the whole image and have too few to overfit.
+            batch_norm: between each of c1, c3, c5, f6 and its activation. Those layers then have no bias, since the
+            normalisation would subtract it again.
+            weight_decay: L2 on every kernel, but on no bias and no scale of a batch normalisation.
+        num_classes: the number of logits, 2 or more.
+        input_shape: (height, width, channels), at least 12x12x1. Sides of 32 and more are convolved without padding,
+            like LeCun's 32x32; smaller ones are padded by 2, so that 28x28 gives the same 28x28 maps.
+        activation: "relu", "tanh", "sigmoid", or "scaled_tanh", LeCun's 1.7159 tanh(2x/3) (appendix A of the paper).
+        pooling: "max" or "average", 2x2.
+        dropout_rate: the fraction of activations dropped, in [0, 1). Used by "dropout" only.
+        weight_decay: `weight_decay * w` is added to the gradient of a kernel w, so the loss gains
+            `weight_decay / 2 * sum(w**2)`. 0 or more. Used by "weight_decay" only.
+        seed: of the initial weights and dropout masks. The same seed gives the same weights. None: random.
+
+    Raises:
+        InvalidArgument: (a ValueError) an unknown name or a number out of range; the message names the value received.
+    """
+    import keras
+    import numpy as np
+
+    names = parse_reg(reg)
+    check_choice("activation", activation, ACTIVATIONS)
+    check_choice("pooling", pooling, POOLINGS)
+    check_dropout_rate(dropout_rate)
+    check_weight_decay(weight_decay)
+    if num_classes < 2:
+        raise InvalidArgument(f"num_classes must be 2 or more. Received: {num_classes!r}")
+    if len(input_shape) != 3 or min(input_shape[:2]) < SMALLEST_SIDE or input_shape[2] < 1:
+        raise InvalidArgument(
+            f"input_shape must be (height, width, channels), at least ({SMALLEST_SIDE}, {SMALLEST_SIDE}, 1). "
+            f"Received: {input_shape!r}"
+        )
+    height, width, channels = input_shape
+
+    batch_norm = "batch_norm" in names
+    decay = keras.regularizers.L2(weight_decay / 2) if "weight_decay" in names else None
+    seeds = iter(int(value) for value in np.random.SeedSequence(seed).generate_state(7))
+
+    def weights() -> dict[str, Any]:
+        initializer = keras.initializers.GlorotUniform(seed=next(seeds))
+        return {"kernel_initializer": initializer, "kernel_regularizer": decay}
+
+    def normalised(x: Any, layer: str) -> Any:
+        return keras.layers.BatchNormalization(name=f"{layer}_norm")(x) if batch_norm else x
+
+    def activated(x: Any, layer: str) -> Any:
+        if activation == "scaled_tanh":
+            # Stock layers, so that a saved model loads without this package.
+            x = keras.layers.Rescaling(2 / 3, name=f"{layer}_slope")(x)
+            x = keras.layers.Activation("tanh", name=f"{layer}_tanh")(x)
+            return keras.layers.Rescaling(1.7159, name=f"{layer}_amplitude")(x)
+        return keras.layers.Activation(activation, name=f"{layer}_{activation}")(x)
+
+    def convolved(x: Any, layer: str, filters: int, padding: str) -> Any:
+        conv = keras.layers.Conv2D(filters, 5, padding=padding, use_bias=not batch_norm, name=layer, **weights())
+        return normalised(conv(x), layer)
+
+    def pooled(x: Any, layer: str) -> Any:
+        pool = keras.layers.MaxPooling2D if pooling == "max" else keras.layers.AveragePooling2D
+        return activated(pool(2, name=layer)(x), layer)
+
+    def hidden(x: Any, layer: str, units: int) -> Any:
+        dense = keras.layers.Dense(units, use_bias=not batch_norm, name=layer, **weights())
+        x = activated(normalised(dense(x), layer), layer)
+        if "dropout" in names:
+            x = keras.layers.Dropout(dropout_rate, seed=next(seeds), name=f"{layer}_dropout")(x)
+        return x
+
+    images = keras.Input((height, width, channels), name="images", dtype="float32")
+    x = keras.layers.Rescaling(1 / 255, name="scale")(images)
+    x = convolved(x, "c1", 6, "valid" if min(height, width) >= 32 else "same")
+    x = pooled(x, "s2")
+    x = convolved(x, "c3", 16, "valid")
+    x = pooled(x, "s4")
+    x = keras.layers.Flatten(name="flatten")(x)
+    x = hidden(x, "c5", 120)
+    x = hidden(x, "f6", FEATURES)
+    logits = keras.layers.Dense(num_classes, name="logits", **weights())(x)
+    return keras.Model(images, logits, name="lenet5")
+
+
+class LayerRow(NamedTuple):
+    """A layer: its name, its Keras class, the shape of its output for one example, and its parameters."""
+
+    name: str
+    kind: str
+    output_shape: tuple[int, ...]
+    parameters: int
+
+
+def layer_rows(model: keras.Model) -> list[LayerRow]:
+    """Describe the layers of `model`, in order.
+
+    >>> layer_rows(build_lenet5())[2]
+    LayerRow(name='c1', kind='Conv2D', output_shape=(28, 28, 6), parameters=156)
+    """
+    return [
+        LayerRow(layer.name, type(layer).__name__, tuple(layer.output.shape[1:]), layer.count_params())
+        for layer in model.layers
+    ]

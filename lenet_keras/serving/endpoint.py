@@ -1,0 +1,246 @@
+"""A served model: its URL, what its server answers, and TensorFlow Serving's REST protocol from the client's side."""
+
+from __future__ import annotations
+
+import base64
+import dataclasses
+import http.client
+import json
+import re
+import urllib.error
+import urllib.request
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+from urllib.parse import quote, unquote, urlsplit
+
+import numpy as np
+import numpy.typing as npt
+
+from lenet_keras.errors import LARGEST_INTEGER, InvalidArgument, LenetKerasError, ServerUnavailable, first_line
+from lenet_keras.serving.config import GRPC_PORT, REST_PORT
+
+# TensorFlow Serving's paths: a model below ROOT, and perhaps one of its versions, by number or by label.
+ROOT = "/v1/models"
+MODEL = r"/(?P<name>[^/:]+)(?:/versions/(?P<version>[0-9]+)|/labels/(?P<label>[^/:]+))?"
+_PATH = re.compile(rf"(?:{ROOT})?{MODEL}(?::predict)?/?")
+
+_DEFAULT_PORTS = {"http": REST_PORT, "https": 443, "grpc": GRPC_PORT}
+
+# The signature of exported models that takes the contents of image files, and the name of its input.
+ENCODED, IMAGE_BYTES = "encoded", "image_bytes"
+
+
+@dataclass(frozen=True)
+class ModelSpec:
+    """The model that a request is for; named after TensorFlow Serving's message.
+
+    Attributes:
+        name: the model's name.
+        version: the number of a version, or None.
+        label: the label of a version, such as "stable", or None. Without version and label the newest one answers.
+    """
+
+    name: str
+    version: int | None = None
+    label: str | None = None
+
+    @classmethod
+    def from_match(cls, match: re.Match[str]) -> ModelSpec:
+        """Read the groups of `MODEL`.
+
+        Raises:
+            ValueError: the version is not a signed 64-bit integer.
+        """
+        name, digits, label = (match[group] for group in ("name", "version", "label"))
+        version = None
+        if digits is not None:
+            # Python refuses to convert thousands of digits.
+            version = int(digits.lstrip("0")[:20] or "0")
+            if version > LARGEST_INTEGER:
+                raise ValueError(f"Failed to convert version: {digits[:20]} to numeric.")
+        return cls(unquote(name), version, None if label is None else unquote(label))
+
+    @property
+    def path(self) -> str:
+        """The path that REST uses, `/v1/models/NAME`, with version or label."""
+        path = f"{ROOT}/{quote(self.name, safe='')}"
+        if self.version is not None:
+            return f"{path}/versions/{self.version}"
+        return path if self.label is None else f"{path}/labels/{quote(self.label, safe='')}"
+
+
+@dataclass(frozen=True)
+class Endpoint:
+    """A model on a server.
+
+    Attributes:
+        scheme: "http", "https" or "grpc".
+        host: name and port.
+        model: which of the server's models.
+    """
+
+    scheme: str
+    host: str
+    model: ModelSpec
+
+    def __str__(self) -> str:
+        return f"{self.scheme}://{self.host}{self.model.path}"
+
+    def at_version(self, version: int) -> Endpoint:
+        """Return the same model's endpoint with the number of a version."""
+        return dataclasses.replace(self, model=ModelSpec(self.model.name, version))
+
+
+def parse_url(url: str) -> Endpoint:
+    """Read `http[s]://HOST:PORT/v1/models/NAME` or `grpc://HOST:PORT/NAME`.
+
+    Both may end in `/versions/NUMBER` or `/labels/LABEL`; a final `:predict` is ignored.
+
+    >>> parse_url("grpc://localhost/lenet5_none/labels/stable")
+    Endpoint(scheme='grpc', host='localhost:8500', model=ModelSpec(name='lenet5_none', version=None, label='stable'))
+
+    Raises:
+        InvalidArgument: it is not such a URL.
+    """
+    try:
+        parts = urlsplit(url)
+        port = parts.port
+        found = _PATH.fullmatch(parts.path)
+        model = None if found is None else ModelSpec.from_match(found)
+    except ValueError as error:
+        raise InvalidArgument(f"{url!r} is not a URL: {error}") from error
+    if parts.scheme not in _DEFAULT_PORTS or not parts.hostname or model is None or parts.query:
+        raise InvalidArgument(
+            f"{url!r} is not the URL of a served model: expected http://HOST:{REST_PORT}{ROOT}/NAME or "
+            f"grpc://HOST:{GRPC_PORT}/NAME, optionally followed by /versions/NUMBER or /labels/LABEL"
+        )
+    host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
+    return Endpoint(parts.scheme, f"{host}:{_DEFAULT_PORTS[parts.scheme] if port is None else port}", model)
+
+
+@dataclass(frozen=True)
+class VersionState:
+    """A version's number, its state ("LOADING", "AVAILABLE", …) and, if it failed, why."""
+
+    version: int
+    state: str
+    error: str = ""
+
+
+@dataclass(frozen=True)
+class Answer:
+    """A server's answer for one image.
+
+    Attributes:
+        class_name: the most probable class.
+        class_id: its number.
+        probabilities: float64 [classes], in the order of the class numbers.
+        version: the version of the model that answered.
+    """
+
+    class_name: str
+    class_id: int
+    probabilities: npt.NDArray[np.float64]
+    version: int
+
+    def __post_init__(self) -> None:
+        """Raise ValueError unless `class_id` is the number of one of the classes in `probabilities`."""
+        if self.probabilities.ndim != 1 or not 0 <= self.class_id < len(self.probabilities):
+            raise ValueError(f"class {self.class_id} is not among {self.probabilities.shape} probabilities")
+
+
+class Transport(Protocol):
+    """A protocol for querying one endpoint."""
+
+    def states(self) -> list[VersionState]:
+        """Return the states of the endpoint's versions.
+
+        Raises:
+            ServerUnavailable: the server does not answer, or knows no such model.
+            LenetKerasError: what answers is not TensorFlow Serving.
+        """
+
+    def classify(self, contents: Sequence[bytes], version: int) -> list[Answer]:
+        """Return the answers of `version` to PNG or JPEG files.
+
+        Raises:
+            ServerUnavailable: the server does not answer, or no longer has the version.
+            LenetKerasError: it refuses the files, or serves a model that this package did not export.
+        """
+
+    def close(self) -> None:
+        """Close the connection."""
+
+
+class RestTransport:
+    """TensorFlow Serving's REST protocol. It bypasses proxies: servers are expected on the local network."""
+
+    def __init__(self, endpoint: Endpoint, timeout: float) -> None:
+        """Take the endpoint, and the seconds to wait for each answer; nothing is sent yet."""
+        self._endpoint = endpoint
+        self._timeout = timeout
+        self._opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+
+    def states(self) -> list[VersionState]:
+        """See `Transport`."""
+        reply = self._exchange(str(self._endpoint), None)
+        try:
+            return [
+                VersionState(int(found["version"]), found["state"], found.get("status", {}).get("error_message", ""))
+                for found in reply["model_version_status"]
+            ]
+        except (KeyError, TypeError, ValueError) as error:
+            raise LenetKerasError(f"{self._endpoint} is not TensorFlow Serving: its reply holds no states") from error
+
+    def classify(self, contents: Sequence[bytes], version: int) -> list[Answer]:
+        """See `Transport`."""
+        instances = [{IMAGE_BYTES: {"b64": base64.b64encode(content).decode()}} for content in contents]
+        endpoint = self._endpoint.at_version(version)
+        reply = self._exchange(f"{endpoint}:predict", {"signature_name": ENCODED, "instances": instances})
+        try:
+            return [
+                Answer(
+                    str(row["class_name"]),
+                    int(row["class_id"]),
+                    np.array([float(value) for value in row["probabilities"]]),
+                    version,
+                )
+                for row in reply["predictions"]
+            ]
+        except (KeyError, TypeError, ValueError) as error:
+            raise LenetKerasError(f"{endpoint} is not a model that this package exported") from error
+
+    def close(self) -> None:
+        """Do nothing: no connection is kept open."""
+
+    def _exchange(self, url: str, body: dict[str, Any] | None) -> Any:
+        data = None if body is None else json.dumps(body).encode()
+        request = urllib.request.Request(url, data, {"Content-Type": "application/json"})
+        try:
+            with self._opener.open(request, timeout=self._timeout) as reply:
+                content = reply.read()
+        except urllib.error.HTTPError as error:
+            with error:
+                reason = _server_message(error.read()) or f"{error.code} {error.reason}"
+            kind = ServerUnavailable if error.code in (404, 503) else LenetKerasError
+            raise kind(f"{url}: {reason}") from error
+        except urllib.error.URLError as error:
+            cause = error.reason.strerror if isinstance(error.reason, OSError) else None
+            raise ServerUnavailable(f"{url}: {cause or error.reason}") from error
+        except http.client.HTTPException as error:
+            raise ServerUnavailable(f"{url}: the reply is not HTTP; is this TensorFlow Serving's REST port?") from error
+        except OSError as error:
+            raise ServerUnavailable(f"{url}: {first_line(error)}") from error
+        try:
+            return json.loads(content)
+        except ValueError as error:
+            raise LenetKerasError(f"{url}: the reply is not JSON; is this TensorFlow Serving's REST port?") from error
+
+
+def _server_message(content: bytes) -> str | None:
+    """Return the first line of the error message in a reply, if there is one."""
+    try:
+        return str(json.loads(content)["error"]).splitlines()[0]
+    except (ValueError, KeyError, TypeError, IndexError):
+        return None

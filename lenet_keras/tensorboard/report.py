@@ -1,0 +1,100 @@
+"""The report on the test images that a finished run shows in TensorBoard."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import tensorflow as tf
+from numpy.typing import NDArray
+from tensorboard.plugins.hparams import api as hp
+from tensorboard.plugins.hparams import api_pb2
+from tensorboard.plugins.hparams import summary as hparams_summary
+
+from lenet_keras.errors import InvalidArgument
+from lenet_keras.tensorboard.callback import event_files, raising_os_errors
+from lenet_keras.tensorboard.figures import confusion_matrix, draw_confusion_matrix, draw_mistakes
+
+
+def write_test_report(
+    run_dir: Path,
+    *,
+    settings: Mapping[str, bool | int | float | str],
+    images: NDArray[np.uint8],
+    labels: NDArray[np.int64],
+    probabilities: NDArray[np.float32],
+    class_names: Sequence[str],
+    loss: float,
+    step: int,
+) -> None:
+    """Write the test results of a finished run for TensorBoard, to the run's subfolder `test`.
+
+    They are loss and accuracy, the confusion matrix and the most confident mistakes (tags `test/...`), and a session
+    for the HParams tab: the settings, with test loss and accuracy as its metrics. An earlier report is replaced.
+
+    Args:
+        run_dir: the run folder, which must exist.
+        settings: what distinguishes this run from others, the columns of the HParams tab.
+        images: uint8 [N, H, W, 1], 0 to 255: the test images.
+        labels: int64 [N]: their classes, 0 to C-1.
+        probabilities: float32 [N, C]: the model's softmax outputs for `images`, dropout off.
+        class_names: C names, in the order of the classes.
+        loss: mean loss over the test images.
+        step: the last epoch, counted from 0 as on the axes of the curves.
+
+    Raises:
+        InvalidArgument: the arrays disagree in length, there are no images, or a label is not among the classes.
+        TypeError: a setting is not a bool, number or string.
+        OSError: the folder cannot be written to.
+    """
+    _check(images, labels, probabilities, class_names)
+    # Everything that can fail comes before the first event is written.
+    session_start = hp.hparams_pb(dict(settings), trial_id=_trial_id(run_dir))
+    session_end = hparams_summary.session_end_pb(api_pb2.STATUS_SUCCESS)
+    predicted = probabilities.argmax(axis=1)
+    matrix = draw_confusion_matrix(confusion_matrix(labels, predicted, len(class_names)), class_names)
+    mistakes = draw_mistakes(images, labels, probabilities, class_names)
+
+    folder = run_dir / "test"
+    folder.mkdir(exist_ok=True)  # TensorFlow would create a vanished run folder again
+    earlier = event_files(folder)
+    with raising_os_errors(folder):
+        writer = tf.summary.create_file_writer(str(folder))
+        with writer.as_default(step):
+            tf.summary.experimental.write_raw_pb(session_start.SerializeToString(), step=0)
+            tf.summary.scalar("test/loss", loss)
+            tf.summary.scalar("test/accuracy", np.mean(predicted == labels))
+            tf.summary.image("test/confusion matrix", matrix[np.newaxis])
+            tf.summary.image("test/most confident mistakes", mistakes[np.newaxis])
+            tf.summary.experimental.write_raw_pb(session_end.SerializeToString(), step=0)
+        writer.close()
+    for file in earlier:
+        file.unlink()
+
+
+def _trial_id(run_dir: Path) -> str:
+    # The HParams tab merges runs of the same name into one row. The end of the path is what people recognise, and all
+    # that the column has room for; the digits distinguish runs whose paths end alike.
+    path = run_dir.resolve()
+    return f"{'/'.join(path.parts[-2:])} ({hashlib.sha256(str(path).encode()).hexdigest()[:4]})"
+
+
+def _check(
+    images: NDArray[np.uint8],
+    labels: NDArray[np.int64],
+    probabilities: NDArray[np.float32],
+    class_names: Sequence[str],
+) -> None:
+    expected = (len(labels), len(class_names))
+    if len(labels) == 0 or len(images) != len(labels) or probabilities.shape != expected:
+        raise InvalidArgument(
+            "A test report needs one image, one label and one row of probabilities for each test image. "
+            f"Received: {len(images)} images, {len(labels)} labels, probabilities of shape {probabilities.shape}, "
+            f"{len(class_names)} class names"
+        )
+    if labels.min() < 0 or labels.max() >= len(class_names):
+        raise InvalidArgument(
+            f"Labels must be from 0 to {len(class_names) - 1}. Received: {labels.min()} to {labels.max()}"
+        )

@@ -1,0 +1,258 @@
+"""From settings to a finished run folder."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import keras
+
+from lenet_keras.checkpoint import StateStore, TrainingState, decode, encode
+from lenet_keras.config import TrainConfig
+from lenet_keras.data.arrays import Dataset, Split, hold_out
+from lenet_keras.data.load import load
+from lenet_keras.distribution.cluster import DEFAULT_CLUSTER_TIMEOUT, find_cluster
+from lenet_keras.distribution.join import join, lead, reject, release
+from lenet_keras.distribution.strategy import Placement, place, recorded_cpu_devices
+from lenet_keras.distribution.workers import Workers
+from lenet_keras.errors import InvalidArgument, LenetKerasError, RunNotFound, SettingsDiffer
+from lenet_keras.files import replacing
+from lenet_keras.inference.measure import Predictor, loss_and_accuracy, softmax
+from lenet_keras.runs import RunFolder
+from lenet_keras.runtime import command, git_commit, processor, versions
+from lenet_keras.tensorboard.callback import EpochLog
+from lenet_keras.tensorboard.report import write_test_report
+from lenet_keras.training.epochs import Epochs
+from lenet_keras.training.replicas import trained_model, training_model
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class TrainResult:
+    """A finished run: its folder, and the content of its metrics.json."""
+
+    run_dir: Path
+    metrics: dict[str, Any]
+
+
+def train(
+    config: TrainConfig,
+    run_dir: Path,
+    *,
+    data_dir: Path | None = None,
+    resume: bool | Literal["auto"] = False,
+    overwrite: bool = False,
+    callbacks: Sequence[keras.callbacks.Callback] = (),
+    cluster_timeout: float = DEFAULT_CLUSTER_TIMEOUT,
+) -> TrainResult:
+    """Train a LeNet-5 variant, measure it once on every image, and leave the record in `run_dir`.
+
+    The test images are used once, after training. The state is saved at the end of every epoch, after every
+    `config.checkpoint_steps` steps within one, and when training is interrupted, so that little or nothing is lost.
+
+    In a cluster (`lenet_keras.distribution.cluster.find_cluster`) every worker calls this with the same arguments. Only
+    the chief reads and writes `run_dir`; it decides what to do, and tells the others when they join.
+
+    >>> config = TrainConfig(dataset="fashion_mnist_sample", epochs=1)
+    >>> result = train(config, Path("runs/first"))
+    >>> sorted(result.metrics["test"])
+    ['accuracy', 'loss']
+
+    Args:
+        config: the settings.
+        run_dir: the run folder, created if it is missing; see `lenet_keras.runs`.
+        data_dir: the folder that holds the dataset, as in `lenet_keras.data.load.load`.
+        resume: continue the run in `run_dir` from its last saved state. Nothing is done for a finished one, unless
+            `config` has more epochs than it was started with. "auto" starts a run if there is none.
+        overwrite: replace the run in `run_dir`.
+        callbacks: further Keras callbacks. `on_train_batch_end` is called once for several steps, with the number of
+            the last one, as under Keras's `steps_per_execution`. In a cluster each worker has its own.
+        cluster_timeout: seconds within which all workers must join.
+
+    Raises:
+        RunExists: `run_dir` holds a run, and neither `resume` nor `overwrite` is true.
+        NotARunFolder: `run_dir` holds something else.
+        RunNotFound, SettingsDiffer: `resume` is true, and `run_dir` holds no run, or one with other settings.
+        InvalidArgument: the devices do not exist, or do not fit the settings.
+        RunInUse: another process is training in `run_dir`.
+        RunDamaged: a file of the run is damaged.
+        DatasetNotFound, DatasetDamaged: the dataset cannot be found or fetched, or is not what it should be.
+        ClusterError: a worker did not join, has other settings or versions, or was lost.
+        Diverged: the loss or a weight became infinite or NaN.
+        OSError: `run_dir` cannot be written to; what was saved before is intact.
+        KeyboardInterrupt: passed on; the run can be resumed.
+    """
+    folder, states = RunFolder(run_dir), StateStore(run_dir)
+    cluster = find_cluster(config.strategy)
+    is_chief = cluster is None or cluster.is_chief
+    with contextlib.ExitStack() as stack:
+        if cluster is not None and not is_chief:
+            plan = Plan.from_bytes(join(cluster, _terms(config), cluster_timeout))
+        else:
+            try:
+                stack.enter_context(folder.locked())
+                plan = _decide(folder, states, config, resume, overwrite)
+            except LenetKerasError as error:
+                if cluster is not None:
+                    reject(cluster, str(error))
+                raise
+            if cluster is not None and plan.action == "nothing":
+                release(cluster, plan.to_bytes())
+            elif cluster is not None:
+                lead(cluster, _terms(config), plan.to_bytes(), cluster_timeout)
+        if plan.metrics is not None:
+            return TrainResult(folder.path, plan.metrics)
+
+        placement = place(config, cluster, plan.cpu_devices)
+        if config.xla and placement.replicas > 1 and "batch_norm" in config.reg:
+            raise InvalidArgument("XLA cannot compile batch normalisation across several devices.")
+        logger.info(placement.describe(config.batch_size))
+        stack.enter_context(placement.workers.naming_the_lost())
+        dataset = load(config.dataset, data_dir)
+        training, validation = hold_out(dataset.train, config.held_out, config.seed)
+        model = training_model(config, placement)
+        epochs = Epochs(model, training, validation, config, placement)
+        if plan.state is not None:
+            epochs.restore(plan.state)
+        if plan.action == "resume":
+            logger.info("resuming after %s", epochs.place or "no step: the run ended before its first state was saved")
+        if is_chief:
+            # Anything wrong with an earlier run has shown itself by now; from here on the folder is written to.
+            _open(folder, config, plan, dataset, placement)
+            callbacks = [EpochLog(folder.path, epochs.history, histograms=config.histograms), *callbacks]
+
+        def save(state: TrainingState) -> None:
+            if is_chief:
+                states.write(state)
+                if state.progress.step == 0:
+                    folder.write_history(state.history)
+
+        epochs.run(callbacks, save)
+        metrics = _finalize(folder, config, dataset, (training, validation), epochs, placement.workers)
+        return TrainResult(folder.path, metrics)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What the chief decides from the run folder, and all workers do.
+
+    Attributes:
+        action: "nothing" if the run is finished.
+        state: to resume from; None: none was saved yet.
+        metrics: of a finished run.
+        cpu_devices: how many CPU devices a process that trains alone used before; None: none, or other devices.
+    """
+
+    action: Literal["start", "resume", "nothing"]
+    state: TrainingState | None = None
+    metrics: dict[str, Any] | None = None
+    cpu_devices: int | None = None
+
+    def to_bytes(self) -> bytes:
+        """Encode the plan for the other workers."""
+        head = json.dumps({"action": self.action, "metrics": self.metrics}).encode()
+        return head + b"\n" + (encode(self.state) if self.state else b"")
+
+    @classmethod
+    def from_bytes(cls, content: bytes) -> Plan:
+        """Decode what `to_bytes` encoded.
+
+        Raises:
+            StateDamaged: the state is not what was sent.
+        """
+        head, _, state = content.partition(b"\n")
+        return cls(**json.loads(head), state=decode(state, "the chief's state") if state else None)
+
+
+def _terms(config: TrainConfig) -> dict[str, Any]:
+    # What workers must agree on. Each may name its own devices.
+    settings = {name: value for name, value in config.to_json().items() if name not in ("strategy", "devices")}
+    installed = versions()
+    return {**settings, **{f"{name} version": installed[name] for name in ("lenet-keras", "tensorflow", "keras")}}
+
+
+def _decide(
+    folder: RunFolder, states: StateStore, config: TrainConfig, resume: bool | Literal["auto"], overwrite: bool
+) -> Plan:
+    if not resume or (resume == "auto" and not folder.is_run):
+        folder.check_vacant(overwrite)
+        return Plan("start")
+    if not folder.is_run:
+        raise RunNotFound(f"{folder.path} holds no run to resume.")
+    before = folder.read_config()
+    if differences := before.differences(config):
+        raise SettingsDiffer(f"{folder.path} was started with other settings ({'; '.join(differences)}).")
+    if folder.is_finished and config.epochs <= before.epochs:
+        logger.info("%s is finished; more epochs would continue it", folder.path)
+        return Plan("nothing", metrics=folder.read_metrics())
+    return Plan("resume", states.read(), cpu_devices=recorded_cpu_devices(folder.read_record()))
+
+
+def _open(folder: RunFolder, config: TrainConfig, plan: Plan, dataset: Dataset, placement: Placement) -> None:
+    record = {
+        "data_source": dataset.source,
+        "device": placement.device_name,
+        "placement": placement.to_json(),
+        "processor": processor(),
+        "versions": versions(),
+        "command": command(),
+        "git_commit": git_commit(),
+    }
+    if plan.action == "start":
+        folder.start(config, record)
+        return
+    folder.metrics_json.unlink(missing_ok=True)  # of a finished run that is to train for more epochs
+    folder.write_config(config, record)
+    if plan.state is not None:
+        folder.write_history(plan.state.history)  # a process killed after saving the state leaves it one row short
+
+
+def _finalize(
+    folder: RunFolder,
+    config: TrainConfig,
+    dataset: Dataset,
+    splits: tuple[Split, Split],
+    epochs: Epochs,
+    workers: Workers,
+) -> dict[str, Any]:
+    # All workers measure; the chief writes the report on the test images, model.keras and metrics.json.
+    model = trained_model(epochs.model, config)
+    predict = Predictor(model, workers)
+    training, validation = (
+        loss_and_accuracy(predict(split.images), split.labels) if len(split) else None for split in splits
+    )
+    logits = predict(dataset.test.images)
+    test = loss_and_accuracy(logits, dataset.test.labels)
+    metrics = {
+        "dataset": config.dataset,
+        "reg": config.reg,
+        "seed": config.seed,
+        "train": training,
+        "validation": validation,
+        "test": test,
+        "epochs": len(epochs.history),
+        "best_epoch": epochs.best_epoch,
+        "parameters": model.count_params(),
+        "export": None,
+    }
+    if workers.is_chief:
+        write_test_report(
+            folder.path,
+            settings={name: "off" if value is None else value for name, value in config.to_json().items()},
+            images=dataset.test.images,
+            labels=dataset.test.labels,
+            probabilities=softmax(logits).astype("float32"),
+            class_names=dataset.spec.class_names,
+            loss=test["loss"],
+            step=len(epochs.history) - 1,
+        )
+        with replacing(folder.model_keras) as temporary:
+            model.save(temporary)
+        folder.write_metrics(metrics)
+    return metrics

@@ -1,0 +1,219 @@
+"""Workers that join the chief on real sockets; threads stand in for processes."""
+
+import contextlib
+import socket
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from lenet_keras.distribution import join as module
+from lenet_keras.distribution.cluster import Cluster, free_addresses
+from lenet_keras.distribution.join import join, lead, reject, release
+from lenet_keras.errors import ClusterError, ClusterTimeout
+
+MESSAGE = b'{"action": "resume"}\n' + bytes(range(256)) * 4096  # as large as a state
+TERMS = {"batch_size": 64, "tensorflow version": "2.21.0", "devices": None, "rate": 0.1}
+
+
+@pytest.fixture
+def workers():
+    addresses = free_addresses(3)
+    return [Cluster(addresses, index, "TF_CONFIG") for index in range(3)]
+
+
+@pytest.fixture
+def pool():
+    with ThreadPoolExecutor(8) as threads:
+        yield threads
+
+
+def start(cluster, terms, timeout):
+    """Lead as the chief, or join; returns the chief's message."""
+    if cluster.is_chief:
+        lead(cluster, terms, MESSAGE, timeout)
+        return MESSAGE
+    return join(cluster, terms, timeout)
+
+
+def address(cluster):
+    host, port = cluster.addresses[0].split(":")
+    return host, int(port)
+
+
+def connected(cluster):
+    """A connection to the chief, as soon as it listens."""
+    deadline = time.monotonic() + 10
+    while True:
+        try:
+            return socket.create_connection(address(cluster))
+        except ConnectionRefusedError:
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+
+
+@pytest.mark.parametrize("order", [(0, 1, 2), (2, 1, 0), (1, 0, 2)])
+def test_workers_join_in_any_order_and_receive_the_chiefs_message(workers, pool, order):
+    joins = []
+    for index in order:
+        joins.append(pool.submit(start, workers[index], TERMS, 20))
+        time.sleep(0.05)
+    assert [each.result(20) for each in joins] == [MESSAGE] * 3
+
+
+def test_the_chiefs_port_is_free_once_all_have_joined(workers, pool):
+    """TensorFlow listens there next."""
+    for each in [pool.submit(start, worker, TERMS, 20) for worker in workers]:
+        each.result(20)
+    socket.create_server(address(workers[0]), reuse_port=False).close()
+
+
+def test_no_worker_proceeds_before_all_have_joined(workers, pool):
+    early = [pool.submit(start, worker, TERMS, 20) for worker in workers[:2]]
+    with pytest.raises(TimeoutError):
+        early[0].result(0.5)
+    assert not early[1].done()
+    start(workers[2], TERMS, 20)
+    assert [each.result(20) for each in early] == [MESSAGE] * 2
+
+
+def test_all_that_joined_receive_the_name_of_the_one_that_did_not(workers, pool):
+    joins = [pool.submit(start, worker, TERMS, 1) for worker in workers[:2]]
+    for each in joins:
+        with pytest.raises(ClusterTimeout, match=r"^worker 2 \(127.0.0.1:\d+\) did not join within 1 s\.$"):
+            each.result(20)
+
+
+def test_a_missing_chief_is_named(workers):
+    message = r"^worker 0 \(127.0.0.1:\d+\), the chief, did not join within 0.5 s: Connection refused\.$"
+    with pytest.raises(ClusterTimeout, match=message):
+        start(workers[1], TERMS, 0.5)
+
+
+def test_a_host_without_an_address_is_waited_for_as_well():
+    """Like that of a pod before its name is published."""
+    cluster = Cluster(("no-such-host.invalid:1", "127.0.0.1:1"), 1, "TF_CONFIG")
+    with pytest.raises(ClusterError, match=r"did not join within 0.5 s: \w+"):
+        start(cluster, TERMS, 0.5)
+
+
+@pytest.mark.parametrize(
+    ("theirs", "message"),
+    [
+        ({**TERMS, "batch_size": 32}, "worker 2 .* with batch_size 32, the chief with 64"),
+        ({**TERMS, "tensorflow version": "2.20.0"}, r"tensorflow version '2.20.0', the chief with '2.21.0'"),
+        ({**TERMS, "more": 1}, "with more 1, the chief with None"),
+    ],
+)
+def test_all_receive_the_difference_of_a_worker_with_other_terms(workers, pool, theirs, message):
+    terms = [TERMS, TERMS, theirs]
+    joins = [pool.submit(start, *each, 20) for each in zip(workers, terms, strict=True)]
+    for each in joins:
+        with pytest.raises(ClusterError, match=message):
+            each.result(20)
+
+
+def test_a_long_wait_is_reported_with_the_missing_workers(workers, pool, monkeypatch, caplog):
+    caplog.set_level("INFO", "lenet_keras")
+    monkeypatch.setattr(module, "_REPORT_AFTER", 0.2)
+    follower = pool.submit(start, workers[1], TERMS, 20)
+    while len(caplog.messages) < 1:
+        time.sleep(0.02)
+    chief = pool.submit(start, workers[0], TERMS, 20)
+    while len(caplog.messages) < 2:
+        time.sleep(0.02)
+    start(workers[2], TERMS, 20)
+    chief.result(20)
+    follower.result(20)
+    assert caplog.messages == [
+        f"{workers[1].name(1)} is waiting for {workers[1].name(0)}, the chief: Connection refused",
+        f"waiting for {workers[0].name(2)}",
+    ]
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        b"", b"\n", b"GET / HTTP/1.1\r\n\r\n", b"{}\n", b"[]\n", b"3\n", b'{"index": 1}\n', b"\xff\xfe\n",
+        b'{"index": 0, "terms": {}}\n', b'{"index": 9, "terms": {}}\n', b'{"index": [1], "terms": {}}\n',
+        b'{"index": 1, "terms": 5}\n', b"x" * 200_000, b"[" * 60_000 + b"\n",
+    ],
+)  # fmt: skip
+def test_other_connections_to_the_chiefs_port_are_ignored(workers, pool, sent):
+    chief = pool.submit(start, workers[0], TERMS, 20)
+    with connected(workers[0]) as other, contextlib.suppress(ConnectionError):
+        other.sendall(sent)
+        other.shutdown(socket.SHUT_WR)
+    others = [pool.submit(start, worker, TERMS, 20) for worker in workers[1:]]
+    assert [each.result(20) for each in [chief, *others]] == [MESSAGE] * 3
+
+
+def test_a_silent_connection_keeps_no_worker_from_joining(workers, pool, monkeypatch):
+    monkeypatch.setattr(module, "_PATIENCE", 0.3)
+    chief = pool.submit(start, workers[0], TERMS, 20)
+    with connected(workers[0]):
+        others = [pool.submit(start, worker, TERMS, 20) for worker in workers[1:]]
+        assert [each.result(20) for each in [chief, *others]] == [MESSAGE] * 3
+
+
+def test_a_worker_that_left_is_missing(workers, pool):
+    chief = pool.submit(start, workers[0], TERMS, 3)
+    with connected(workers[0]) as gone:
+        gone.sendall(module._line({"index": 1, "terms": TERMS}))
+    with pytest.raises(ClusterError, match=r"worker 1 .*worker 2 .*did not join"):
+        chief.result(20)
+
+
+def test_a_restarted_worker_counts_once(workers, pool):
+    chief = pool.submit(start, workers[0], TERMS, 20)
+    with connected(workers[0]) as first:
+        first.sendall(module._line({"index": 1, "terms": {**TERMS, "batch_size": 1}}))
+        second = pool.submit(start, workers[1], TERMS, 20)
+        assert first.recv(1) == b""  # dropped for the new one
+        start(workers[2], TERMS, 20)
+    second.result(20)
+    chief.result(20)
+
+
+def test_a_worker_waits_for_a_restarted_chief(workers, pool):
+    follower = pool.submit(start, workers[1], TERMS, 20)
+    with socket.create_server(address(workers[0])) as killed:
+        killed.accept()[0].close()
+    others = [pool.submit(start, worker, TERMS, 20) for worker in (workers[0], workers[2])]
+    assert [each.result(20) for each in [follower, *others]] == [MESSAGE] * 3
+
+
+def test_a_chief_that_cannot_train_rejects_the_workers_that_join(workers, pool):
+    rejecting = pool.submit(reject, workers[0], "the folder is in use")
+    joins = [pool.submit(start, worker, TERMS, 20) for worker in workers[1:]]
+    for each in joins:
+        with pytest.raises(ClusterError, match=r"worker 0 \(.*\) cannot train: the folder is in use"):
+            each.result(20)
+    rejecting.result(20)
+
+
+def test_a_port_in_use_is_named(workers):
+    with socket.create_server(address(workers[0])), pytest.raises(OSError, match="in use") as failed:
+        start(workers[0], TERMS, 1)
+    assert failed.value.filename == workers[0].addresses[0]
+
+
+def test_waiting_can_be_interrupted(workers):
+    """TensorFlow's own wait cannot."""
+    import signal
+
+    main = threading.get_ident()
+    timer = threading.Timer(0.3, signal.pthread_kill, (main, signal.SIGINT))
+    timer.start()
+    started = time.monotonic()
+    with pytest.raises(KeyboardInterrupt):
+        start(workers[0], TERMS, 30)
+    assert time.monotonic() - started < 10
+
+
+def test_a_chief_with_nothing_left_to_train_releases_the_workers_that_join(workers, pool, monkeypatch):
+    monkeypatch.setattr(module, "_RELEASE", 2)
+    releasing = pool.submit(release, workers[0], b'{"epochs": 3}')
+    assert start(workers[2], TERMS, 20) == b'{"epochs": 3}'
+    releasing.result(20)  # it does not wait for the worker that never joins

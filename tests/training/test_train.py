@@ -1,0 +1,203 @@
+"""A run from settings to a finished folder: its content, repeating it, resuming it."""
+
+import csv
+import shutil
+
+import keras
+import numpy as np
+import pytest
+
+from lenet_keras import TrainConfig, train
+from lenet_keras.data.arrays import hold_out
+from lenet_keras.data.load import load
+from lenet_keras.errors import (
+    InvalidArgument,
+    LenetKerasError,
+    NotARunFolder,
+    RunDamaged,
+    RunExists,
+    RunNotFound,
+    SettingsDiffer,
+)
+from lenet_keras.runs import HISTORY_COLUMNS, RunFolder
+
+from .comparison import assert_same_run, config, variables, without_times
+
+VARIANTS = ["none", "dropout", "batch_norm", "weight_decay"]
+
+
+class StopAfter(keras.callbacks.Callback):
+    """Interrupts like Ctrl-C: in an epoch, after some of its steps."""
+
+    def __init__(self, epoch):
+        super().__init__()
+        self.last = epoch
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self.epoch = epoch
+
+    def on_train_batch_end(self, batch, logs=None):
+        if self.epoch == self.last:
+            raise KeyboardInterrupt
+
+
+def test_the_run_folder_holds_the_record(sample_run):
+    folder = RunFolder(sample_run)
+    assert sorted(path.name for path in sample_run.iterdir()) == [
+        ".lock", "config.json", "history.csv", "metrics.json", "model.keras", "state.npz", "state.previous.npz",
+        "test", "train", "validation",
+    ]  # fmt: skip
+    record = folder.read_record()
+    assert record["settings"]["seed"] == 7
+    assert {"python", "tensorflow", "keras", "numpy", "lenet-keras"} <= record["versions"].keys()
+    assert record["device"]
+    assert record["data_source"].startswith("sample shipped")
+    with folder.history_csv.open() as file:
+        rows = list(csv.DictReader(file))
+    assert tuple(rows[0]) == HISTORY_COLUMNS
+    assert [row["epoch"] for row in rows] == ["1", "2", "3"]
+    assert float(rows[2]["loss"]) < float(rows[0]["loss"])
+    assert all(float(row["images_per_second"]) > 0 for row in rows)
+
+
+def test_final_metrics_equal_keras_own_evaluation_of_every_image(sample_run):
+    metrics = RunFolder(sample_run).read_metrics()
+    model = keras.saving.load_model(sample_run / "model.keras")
+    dataset = load("fashion_mnist_sample")
+    training, validation = hold_out(dataset.train, 100, seed=7)
+    for name, split in (("train", training), ("validation", validation), ("test", dataset.test)):
+        loss, accuracy = model.evaluate(split.images.astype("float32"), split.labels, verbose=0)
+        assert metrics[name]["loss"] == pytest.approx(loss, rel=1e-4)
+        assert metrics[name]["accuracy"] == pytest.approx(accuracy, abs=1e-6)
+    assert metrics["parameters"] == 61_706
+    assert metrics["epochs"] == 3
+
+
+@pytest.mark.parametrize("reg", VARIANTS)
+def test_an_interrupted_run_is_bit_identical_to_an_uninterrupted_one(tmp_path, reg):
+    settings = config(reg=reg)
+    train(settings, tmp_path / "whole")
+    with pytest.raises(KeyboardInterrupt):
+        train(settings, tmp_path / "broken", callbacks=[StopAfter(epoch=2)])
+    assert len(without_times(tmp_path / "broken" / "history.csv")) == 2
+    assert not RunFolder(tmp_path / "broken").is_finished
+    train(settings, tmp_path / "broken", resume=True)
+    assert_same_run(tmp_path / "whole", tmp_path / "broken")
+
+
+def test_seeds_give_different_runs(tmp_path, sample_run):
+    train(config(epochs=1, seed=1), tmp_path / "1")
+    train(config(epochs=1, seed=2), tmp_path / "2")
+    assert any(
+        not np.array_equal(a, b)
+        for a, b in zip(variables(tmp_path / "1").values(), variables(tmp_path / "2").values(), strict=True)
+    )
+
+
+def test_without_validation_images_there_are_no_validation_metrics(tmp_path):
+    result = train(config(epochs=1, validation=0), tmp_path / "run")
+    assert result.metrics["validation"] is None
+    assert without_times(tmp_path / "run" / "history.csv")[0]["val_loss"] == ""
+    assert not (tmp_path / "run" / "validation").exists()
+
+
+def test_early_stopping_keeps_the_best_epoch_across_a_resume_as_well(tmp_path):
+    # A learning rate this high makes the validation loss rise soon.
+    settings = config(epochs=30, learning_rate=0.02, early_stopping=2)
+    result = train(settings, tmp_path / "whole")
+    rows = without_times(tmp_path / "whole" / "history.csv")
+    losses = [float(row["val_loss"]) for row in rows]
+    best = 1 + int(np.argmin(losses))
+    assert len(losses) < 30
+    assert len(losses) == best + 2
+    assert result.metrics["best_epoch"] == best
+    assert result.metrics["validation"]["loss"] == pytest.approx(min(losses))
+
+    with pytest.raises(KeyboardInterrupt):
+        train(settings, tmp_path / "broken", callbacks=[StopAfter(epoch=len(losses) - 1)])
+    train(settings, tmp_path / "broken", resume=True)
+    assert_same_run(tmp_path / "whole", tmp_path / "broken")
+
+
+def test_more_epochs_continue_a_finished_run(tmp_path):
+    train(config(epochs=2), tmp_path / "run")
+    train(config(epochs=3), tmp_path / "run", resume=True)
+    train(config(epochs=3), tmp_path / "whole")
+    assert_same_run(tmp_path / "run", tmp_path / "whole")
+
+
+def test_resuming_a_finished_run_says_so_and_does_nothing(tmp_path, sample_run, caplog):
+    run_dir = shutil.copytree(sample_run, tmp_path / "run")
+
+    def times():
+        return {path: path.stat().st_mtime_ns for path in run_dir.rglob("*") if path.name != ".lock"}
+
+    before = times()
+    caplog.set_level("INFO", "lenet_keras")
+    result = train(RunFolder(run_dir).read_config(), run_dir, resume=True)
+    assert "is finished" in caplog.messages[0]
+    assert result.metrics["epochs"] == 3
+    assert times() == before
+    assert (run_dir / ".lock").read_text() == ""
+
+
+def test_keras_callbacks_work(tmp_path):
+    class HalveThenStop(keras.callbacks.Callback):
+        def on_epoch_end(self, epoch, logs=None):
+            assert {"loss", "accuracy", "val_loss", "val_accuracy", "learning_rate"} <= logs.keys()
+            self.model.optimizer.learning_rate.assign(self.model.optimizer.learning_rate / 2)
+            self.model.stop_training = epoch == 1
+
+    train(config(epochs=5), tmp_path / "run", callbacks=[HalveThenStop(), keras.callbacks.TerminateOnNaN()])
+    rates = [float(row["learning_rate"]) for row in without_times(tmp_path / "run" / "history.csv")]
+    assert rates == pytest.approx([1e-3, 5e-4])
+
+
+def test_a_run_is_not_replaced_unless_requested(tmp_path, sample_run):
+    run_dir = shutil.copytree(sample_run, tmp_path / "run")
+    settings = RunFolder(run_dir).read_config()
+    with pytest.raises(RunExists, match="already holds a finished run"):
+        train(settings, run_dir)
+    train(config(epochs=1), run_dir, overwrite=True)
+    assert RunFolder(run_dir).read_config().epochs == 1
+
+
+def test_a_folder_that_is_not_a_run_is_never_replaced(tmp_path):
+    (tmp_path / "thesis.tex").write_text("years of work")
+    with pytest.raises(NotARunFolder, match="exists but is not a run folder"):
+        train(config(), tmp_path, overwrite=True)
+    assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
+
+
+def test_a_file_is_not_a_run_folder(tmp_path):
+    path = tmp_path / "run"
+    path.write_text("years of work")
+    for options in ({}, {"overwrite": True}, {"resume": "auto"}, {"resume": True}):
+        with pytest.raises(InvalidArgument, match=f"^{path} (exists but is not a run folder|holds no run to resume)"):
+            train(config(), path, **options)
+    assert path.read_text() == "years of work"
+
+
+def test_resuming_needs_a_run_with_the_same_settings(tmp_path, sample_run):
+    with pytest.raises(RunNotFound, match="no run to resume"):
+        train(config(), tmp_path / "nothing", resume=True)
+    assert list(tmp_path.iterdir()) == []
+    with pytest.raises(SettingsDiffer, match="seed: 7, now 8"):
+        train(TrainConfig(**{**RunFolder(sample_run).read_config().to_json(), "seed": 8}), sample_run, resume=True)
+
+
+def test_damaged_files_are_named(tmp_path, sample_run):
+    run_dir = shutil.copytree(sample_run, tmp_path / "run")
+    folder = RunFolder(run_dir)
+    settings = TrainConfig(**{**folder.read_config().to_json(), "epochs": 4})
+    for name in ("state.npz", "state.previous.npz"):
+        (run_dir / name).write_bytes((run_dir / name).read_bytes()[:1000])
+    with pytest.raises(RunDamaged, match=r"state\.npz cannot be read.*state\.previous\.npz cannot be read"):
+        train(settings, run_dir, resume=True)
+    assert folder.is_finished  # what was there is still there
+    folder.config_json.write_text('{"format": 2}')
+    with pytest.raises(LenetKerasError, match=r"config\.json has format 2"):
+        folder.read_config()
+    folder.config_json.write_text('{"format"')
+    with pytest.raises(RunDamaged, match=r"config\.json cannot be read"):
+        folder.read_config()
