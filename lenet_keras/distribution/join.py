@@ -118,9 +118,12 @@ def _ask_chief(cluster: Cluster, terms: Terms, seconds: float) -> tuple[dict[str
             header = _parse(stream.readline(_LONGEST_LINE))
             if header is None:
                 return None
+            size = header.get("size")
+            if not isinstance(size, int) or size < 0:
+                raise ValueError("the answer is not a chief's")
             connection.settimeout(_TRANSFER)
-            message = stream.read(header["size"])
-    return (header, message) if len(message) == header["size"] else None
+            message = stream.read(size)
+    return (header, message) if len(message) == size else None
 
 
 class _Chief:

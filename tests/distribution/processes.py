@@ -2,27 +2,22 @@
 
 import contextlib
 import os
-import subprocess
-import sys
 import threading
 
 from lenet_keras.distribution.cluster import free_addresses, tf_config
 
-TRAIN = [sys.executable, "-m", "lenet_keras_cli", "train", "--dataset", "fashion_mnist_sample", "--no-export"]
+from ..forked import Forked
+
+TRAIN = ["train", "--dataset", "fashion_mnist_sample", "--no-export"]
 
 
 class Worker:
     """A process, and the lines that it has written to stderr so far."""
 
-    def __init__(self, command, environment, folder):
+    def __init__(self, arguments, environment, folder):
         self.folder = folder
         folder.mkdir(parents=True, exist_ok=True)
-        # A shell starts background processes, perhaps this suite, with Ctrl-C ignored.
-        command = ["env", "--default-signal=INT", *command]
-        self.process = subprocess.Popen(
-            command, env={**os.environ, **environment}, cwd=folder, text=True,
-            stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-        )  # fmt: skip
+        self.process = Forked(arguments, env={**os.environ, **environment}, cwd=folder)
         self.lines = []
         self._changed = threading.Condition()
         self.reader = threading.Thread(target=self._read, daemon=True)

@@ -184,6 +184,19 @@ def test_a_worker_waits_for_a_restarted_chief(workers, pool):
     assert [each.result(20) for each in [follower, *others]] == [MESSAGE] * 3
 
 
+@pytest.mark.parametrize(
+    "answer", [b"", b"{}\n", b"[]\n", b'{"size": -1}\n', b'{"size": "9"}\n', b'{"size": 9}\n{}', b"\xff\n"]
+)
+def test_an_answer_that_is_not_a_chiefs_is_ignored(workers, pool, answer):
+    follower = pool.submit(start, workers[1], TERMS, 20)
+    with socket.create_server(address(workers[0])) as other, other.accept()[0] as connection:
+        connection.sendall(answer)
+        connection.shutdown(socket.SHUT_WR)
+        connection.recv(1000)
+    others = [pool.submit(start, worker, TERMS, 20) for worker in (workers[0], workers[2])]
+    assert [each.result(20) for each in [follower, *others]] == [MESSAGE] * 3
+
+
 def test_a_chief_that_cannot_train_rejects_the_workers_that_join(workers, pool):
     rejecting = pool.submit(reject, workers[0], "the folder is in use")
     joins = [pool.submit(start, worker, TERMS, 20) for worker in workers[1:]]

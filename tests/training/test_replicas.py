@@ -1,5 +1,7 @@
 """A batch shared by several devices: the same training as on one."""
 
+import functools
+
 import keras
 import numpy as np
 import pytest
@@ -26,6 +28,7 @@ def dataset():
     return load("fashion_mnist_sample")
 
 
+@functools.cache
 def trained(dataset, devices, reg="none", precision="float32", xla=False, steps=50):
     """Train some steps at the default learning rate; return the loss of each, and the variables after the last."""
     named = "float32" if precision == "float64" else precision  # not a choice of users
