@@ -50,7 +50,9 @@ class Predictor:
         forward = tf.function(
             lambda pixels: model(tf.cast(pixels, tf.float32), training=False), autograph=False
         ).get_concrete_function(tf.TensorSpec(model.input_shape, tf.uint8))
-        self._logits = lambda pixels: forward(tf.constant(pixels)).numpy()
+        self._logits: Callable[[npt.NDArray[np.uint8]], npt.NDArray[np.float32]] = lambda pixels: forward(
+            tf.constant(pixels)
+        ).numpy()
 
     def __call__(self, images: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
         """Return logits float32 [N, classes] of images uint8 [N, height, width, channels], N >= 1.
