@@ -1,6 +1,7 @@
 """Workers that join the chief on real sockets; threads stand in for processes."""
 
 import contextlib
+import signal
 import socket
 import threading
 import time
@@ -189,11 +190,14 @@ def test_a_worker_waits_for_a_restarted_chief(workers, pool):
 )
 def test_an_answer_that_is_not_a_chiefs_is_ignored(workers, pool, answer):
     follower = pool.submit(start, workers[1], TERMS, 20)
-    with socket.create_server(address(workers[0])) as other, other.accept()[0] as connection:
-        with contextlib.suppress(OSError):  # the worker may close it first
-            connection.sendall(answer)
-            connection.shutdown(socket.SHUT_WR)
-            connection.recv(1000)
+    with (
+        socket.create_server(address(workers[0])) as other,
+        other.accept()[0] as connection,
+        contextlib.suppress(OSError),  # the worker may close it first
+    ):
+        connection.sendall(answer)
+        connection.shutdown(socket.SHUT_WR)
+        connection.recv(1000)
     others = [pool.submit(start, worker, TERMS, 20) for worker in (workers[0], workers[2])]
     assert [each.result(20) for each in [follower, *others]] == [MESSAGE] * 3
 
@@ -215,14 +219,16 @@ def test_a_port_in_use_is_named(workers):
 
 def test_waiting_can_be_interrupted(workers):
     """TensorFlow's own wait cannot."""
-    import signal
-
-    main = threading.get_ident()
-    timer = threading.Timer(0.3, signal.pthread_kill, (main, signal.SIGINT))
+    # A shell starts background processes, perhaps this suite, with Ctrl-C ignored.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    timer = threading.Timer(0.3, signal.pthread_kill, (threading.get_ident(), signal.SIGINT))
     timer.start()
     started = time.monotonic()
-    with pytest.raises(KeyboardInterrupt):
-        start(workers[0], TERMS, 30)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            start(workers[0], TERMS, 30)
+    finally:
+        signal.signal(signal.SIGINT, before)
     assert time.monotonic() - started < 10
 
 
