@@ -73,6 +73,14 @@ def test_final_metrics_equal_keras_own_evaluation_of_every_image(sample_run):
     assert metrics["epochs"] == 3
 
 
+def test_the_saved_model_has_the_trained_values_and_the_trained_optimizer(sample_run):
+    model = keras.saving.load_model(sample_run / "model.keras")
+    trained = variables(sample_run)
+    assert len(trained) == len(model.variables) + len(model.optimizer.variables)
+    for ours, theirs in zip([*model.variables, *model.optimizer.variables], trained.values(), strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+
+
 @pytest.mark.parametrize("reg", VARIANTS)
 def test_an_interrupted_run_is_bit_identical_to_an_uninterrupted_one(tmp_path, reg):
     settings = config(reg=reg)
