@@ -117,7 +117,8 @@ def test_all_receive_the_difference_of_a_worker_with_other_terms(workers, pool, 
 
 def test_a_long_wait_is_reported_with_the_missing_workers(workers, pool, monkeypatch, caplog):
     caplog.set_level("INFO", "lenet_keras")
-    monkeypatch.setattr(module, "_REPORT_AFTER", 0.2)
+    monkeypatch.setattr(module, "_REPORT_AFTER", 0.5)
+    monkeypatch.setattr(module, "_PAUSE", 0.02)  # so that the follower has joined when the chief reports
     follower = pool.submit(start, workers[1], TERMS, 20)
     while len(caplog.messages) < 1:
         time.sleep(0.02)
