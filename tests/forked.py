@@ -25,7 +25,7 @@ class Forked:
     def __init__(self, arguments, *, cwd, env):
         (out, out_end), (err, err_end) = os.pipe(), os.pipe()
         self._connection = socket.socket(socket.AF_UNIX)
-        self._connection.connect(_server())
+        self._connection.connect(_server()[1])
         request = {"arguments": [str(each) for each in arguments], "cwd": str(cwd), "env": dict(env)}
         socket.send_fds(self._connection, [json.dumps(request).encode() + b"\n"], [out_end, err_end])
         for end in (out_end, err_end):
@@ -63,8 +63,7 @@ def _server():
         [sys.executable, __file__, path], stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True
     )
     assert process.stdout.readline() == b"ready\n"
-    _server.process = process  # its standard input ends with this process
-    return str(path)
+    return process, str(path)  # kept together: its standard input ends with this process
 
 
 def _fork(connection):
@@ -120,8 +119,12 @@ def _main():
     for name in ("lenet_keras.training.train", "lenet_keras.export.publish", "lenet_keras_cli.main"):
         importlib.import_module(name)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    arguments = _serve(sys.argv[1])
-    if arguments is not None:
+    socket_path = Path(sys.argv[1])
+    arguments = _serve(str(socket_path))
+    if arguments is None:
+        socket_path.unlink()
+        socket_path.parent.rmdir()
+    else:
         from lenet_keras_cli.main import main
 
         sys.argv = ["lenet-keras", *arguments]

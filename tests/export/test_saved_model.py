@@ -156,7 +156,7 @@ def test_a_path_without_a_saved_model_is_refused(tmp_path):
         open_saved_model(tmp_path / "nothing")
 
 
-def test_importing_the_package_loads_no_tensorflow():
-    program = "import sys, lenet_keras.export; print([m for m in ('tensorflow', 'keras') if m in sys.modules])"
+def test_importing_the_names_of_the_formats_loads_no_tensorflow():
+    program = "import sys, lenet_keras.export.formats; print([m for m in ('tensorflow', 'keras') if m in sys.modules])"
     finished = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert finished.stdout == "[]\n"
