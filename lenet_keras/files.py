@@ -1,22 +1,76 @@
-"""Files and folders that appear complete or not at all, and the package's place in the user's cache."""
+"""Files and folders: which paths will do, written completely or not at all, locked, on any file system."""
 
 from __future__ import annotations
 
 import contextlib
+import errno
+import logging
 import os
+import platform
 import re
 import secrets
 import shutil
+import stat
 import time
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from pathlib import Path
 
+from filelock import lock_descriptor
 from platformdirs import user_cache_path
 
+from lenet_keras.errors import InvalidArgument, RunInUse
+
 # The names of files and folders that are being written. No reader looks at them.
-_TEMPORARY = re.compile(r"\.[0-9a-f]{8}\..+")
+_TEMPORARY = re.compile(r"\.[0-9a-f]{8}\.(.+)")
 # Nothing here takes this long to write: anything older was left behind by a process that was killed.
 _ABANDONED = 3600.0  # seconds
+# How file systems say that they cannot do something, as opposed to that it failed.
+_UNSUPPORTED = frozenset({errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EINVAL})
+_NO_LOCKS = _UNSUPPORTED | {errno.ENOLCK}
+# CIFS and FUSE may also refuse to open a folder, or to sync what was opened for reading.
+_NO_SYNC = _UNSUPPORTED | {errno.EBADF, errno.EACCES, errno.EPERM, errno.EISDIR}
+
+# "gs://bucket" and, as pathlib writes it, "gs:/bucket". A single letter would be a drive.
+_URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):/+")
+
+logger = logging.getLogger(__name__)
+_warned: set[tuple[str, int]] = set()
+
+
+def local_path(path: str | os.PathLike[str], variable: str = "") -> Path:
+    """Return the path of a file or folder of this machine, with `~` and `~user` expanded.
+
+    >>> local_path("~/runs") == Path.home() / "runs", local_path("runs/a")
+    (True, PosixPath('runs/a'))
+
+    Args:
+        path: as people write it.
+        variable: the environment variable that holds it, for messages.
+
+    Raises:
+        InvalidArgument: it is a URL, or the home directory in it is not known.
+    """
+    text, name = os.fspath(path), f"{variable}: " if variable else ""
+    if url := _URL.match(text):
+        remedy = f"write /{text[url.end() :]}" if url[1].lower() == "file" else "copy it to this machine, or mount it"
+        raise InvalidArgument(f"{name}{text} is a URL, and only files and folders of this machine will do: {remedy}.")
+    expanded = os.path.expanduser(text)  # noqa: PTH111  # `Path.expanduser` fails for a file called ~$notes
+    if expanded.startswith("~") and not os.path.lexists(expanded):
+        raise InvalidArgument(f"{name}{text} cannot be used: no home directory is known for {Path(text).parts[0]}.")
+    found = Path(expanded)
+    # "./~" and "./gs:/a", files of this folder, would lose the mark of that.
+    return found.absolute() if str(found).startswith("~") or _URL.match(str(found)) else found
+
+
+def check_text(path: Path) -> None:
+    """Raise `InvalidArgument` unless the path is text, as TensorFlow needs it; on Linux a name is any bytes.
+
+    >>> check_text(Path("runs/Ångström"))
+    """
+    try:
+        str(path).encode()
+    except UnicodeEncodeError as error:
+        raise InvalidArgument(f"{path} cannot be used: its name is not UTF-8, which TensorFlow needs.") from error
 
 
 def cache_folder() -> Path:
@@ -48,7 +102,7 @@ def replacing(path: Path) -> Iterator[Path]:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
         if isinstance(error, OSError):
-            raise OSError(error.errno, error.strerror or str(error), str(path)) from error
+            raise _named(error, path) from error
         raise
     sync(path.parent)  # so that the new name survives a power cut as well
 
@@ -60,6 +114,38 @@ def write_atomically(path: Path, content: bytes) -> None:
 
 
 @contextlib.contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Hold the operating system's lock on the file `path` in a run folder. It is created if missing, and stays.
+
+    Where the file system has no locks, a warning is logged once.
+
+    Raises:
+        RunInUse: another process holds it.
+        OSError: the file cannot be written to.
+    """
+    is_new = not os.path.lexists(path)
+    with contextlib.ExitStack() as stack:
+        try:
+            with naming(path):
+                descriptor = _open_and_lock(path)
+                stack.callback(_release, descriptor)
+                now = time.strftime("%Y-%m-%d %H:%M:%S")
+                os.ftruncate(descriptor, 0)
+                os.pwrite(descriptor, f"process {os.getpid()} on {platform.node()} since {now}\n".encode(), 0)
+        except OSError:
+            if is_new:
+                path.unlink(missing_ok=True)
+            raise
+        yield
+
+
+def is_own_lock(path: Path) -> bool:
+    """Return whether the file `path`, which exists, may be one that `locked` left."""
+    status = path.lstat()
+    return stat.S_ISREG(status.st_mode) and status.st_size < 1000 and path.read_bytes()[:8] in (b"", b"process ")
+
+
+@contextlib.contextmanager
 def creating_folder(target: Path) -> Iterator[Path]:
     """Yield a temporary folder next to `target` to fill; on success it is renamed to `target`, otherwise removed.
 
@@ -67,8 +153,8 @@ def creating_folder(target: Path) -> Iterator[Path]:
         FileExistsError: `target` already exists.
         OSError: the folder cannot be written to, or another process has created `target` in the meantime.
     """
-    if target.exists():
-        raise FileExistsError(f"{target} already exists")
+    if os.path.lexists(target):
+        raise FileExistsError(errno.EEXIST, "it exists already, and is not replaced", str(target))
     target.parent.mkdir(parents=True, exist_ok=True)
     with temporary_folder(target.parent, target.name) as temporary:
         yield temporary
@@ -80,12 +166,12 @@ def creating_folder(target: Path) -> Iterator[Path]:
 def temporary_folder(parent: Path, name: str) -> Iterator[Path]:
     """Yield a new temporary folder in `parent`, which must exist; at the end it is removed, if it is still there.
 
-    Anything that killed processes left behind in `parent` an hour or more ago is removed as well.
+    What killed processes left behind in `parent` under `name` an hour or more ago is removed as well.
 
     Raises:
         OSError: `parent` cannot be written to.
     """
-    remove_temporary(parent, _ABANDONED)
+    remove_temporary(parent, {name}, _ABANDONED)
     temporary = _temporary_path(parent / name)
     temporary.mkdir()
     try:
@@ -94,23 +180,24 @@ def temporary_folder(parent: Path, name: str) -> Iterator[Path]:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
-def is_temporary(path: Path) -> bool:
-    """Return whether `path` has the name of a file or folder that is being written.
+def is_temporary(path: Path, names: Container[str] | None = None) -> bool:
+    """Return whether `path` has the name of a file or folder that is being written; one of `names`, if they are given.
 
     >>> is_temporary(Path("run/.0123abcd.state.npz"))
     True
     """
-    return _TEMPORARY.fullmatch(path.name) is not None
+    match = _TEMPORARY.fullmatch(path.name)
+    return match is not None and (names is None or match[1] in names)
 
 
-def remove_temporary(folder: Path, seconds: float = 0.0) -> None:
-    """Remove the temporary files in `folder` that have not changed for at least `seconds`.
+def remove_temporary(folder: Path, names: Container[str], seconds: float = 0.0) -> None:
+    """Remove the temporary files in `folder` that were to become one of `names`, unchanged for at least `seconds`.
 
     Anything that cannot be removed stays: it does no harm.
     """
-    for path in filter(is_temporary, folder.iterdir()):
+    for path in folder.iterdir():
         with contextlib.suppress(OSError):
-            if time.time() - path.stat().st_mtime >= seconds:
+            if is_temporary(path, names) and time.time() - path.lstat().st_mtime >= seconds:
                 remove(path)
 
 
@@ -127,12 +214,82 @@ def remove(path: Path) -> None:
 
 
 def sync(path: Path) -> None:
-    """Make the content of the file `path`, or the names in the folder `path`, survive a power cut."""
-    descriptor = os.open(path, os.O_RDONLY)
+    """Make the content of the file `path`, or the names in the folder `path`, survive a power cut.
+
+    Where the file system cannot do that, a warning is logged once.
+
+    Raises:
+        OSError: it failed, and names `path`.
+    """
     try:
-        os.fsync(descriptor)
-    finally:
+        with naming(path):
+            descriptor = os.open(path, os.O_RDONLY)
+            try:
+                os.fsync(descriptor)
+            finally:
+                os.close(descriptor)
+    except OSError as error:
+        if error.errno not in _NO_SYNC:
+            raise
+        warn_once(path, f"{error.strerror}. What is written to this file system may not survive a power cut.")
+
+
+def warn_once(path: Path, message: str) -> None:
+    """Log a warning about `path`, unless the same was said of another path on its file system."""
+    key = message, path.stat().st_dev
+    if key not in _warned:
+        _warned.add(key)
+        logger.warning("%s: %s", path, message)
+
+
+@contextlib.contextmanager
+def naming(name: Path | str) -> Iterator[None]:
+    """Give an `OSError` from the body that names nothing, such as a descriptor's or a socket's, this name."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename is None:
+            raise _named(error, name) from error
+        raise
+
+
+def _open_and_lock(path: Path) -> int:
+    while True:
+        # Through a link, the text for people would replace the content of any file.
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666)
+        try:
+            if not _lock(descriptor, path):
+                holder = os.pread(descriptor, 200, 0).decode(errors="replace").strip() or "another process"
+                raise RunInUse(f"{path.parent} is in use by {holder}.")
+            with contextlib.suppress(FileNotFoundError):
+                if os.path.samestat(os.fstat(descriptor), path.stat()):
+                    return descriptor
+            # Its last holder removed it between our two calls.
+        except BaseException:
+            os.close(descriptor)
+            raise
         os.close(descriptor)
+
+
+def _release(descriptor: int) -> None:
+    with contextlib.suppress(OSError):  # the text is for people only
+        os.ftruncate(descriptor, 0)
+    with contextlib.suppress(OSError):
+        os.close(descriptor)
+
+
+def _lock(descriptor: int, path: Path) -> bool:
+    try:
+        return lock_descriptor(descriptor, blocking=False)
+    except OSError as error:
+        if error.errno not in _NO_LOCKS:
+            raise
+        warn_once(path, f"{error.strerror}. Nothing keeps a second process from training here at the same time.")
+        return True
+
+
+def _named(error: OSError, name: Path | str) -> OSError:
+    return OSError(error.errno, error.strerror or str(error), str(name))
 
 
 def _temporary_path(path: Path) -> Path:

@@ -7,14 +7,10 @@ import csv
 import io
 import json
 import os
-import platform
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import NoneType
 from typing import Any
-
-from filelock import lock_descriptor
 
 from lenet_keras.config import TrainConfig
 from lenet_keras.errors import (
@@ -23,17 +19,33 @@ from lenet_keras.errors import (
     NotARunFolder,
     RunDamaged,
     RunExists,
-    RunInUse,
     RunNotFound,
     RunUnfinished,
     excerpt,
     first_line,
     is_number,
 )
-from lenet_keras.files import is_temporary, remove, remove_temporary, write_atomically
+from lenet_keras.files import (
+    check_text,
+    is_own_lock,
+    is_temporary,
+    local_path,
+    locked,
+    remove_temporary,
+    write_atomically,
+)
 
-LOCK_NAME = ".lock"
+PROGRAM = "lenet-keras"
 CONFIG_FORMAT = 1
+LOCK_NAME = ".lock"
+FILES = ("metrics.json", "history.csv", "model.keras", "state.npz", "state.previous.npz", "config.json")
+EVENT_FOLDERS = ("train", "validation", "test", "weights")  # TensorBoard's runs
+# What file systems, version control and file managers put into a folder by themselves.
+_MEANINGLESS = frozenset(
+    {"lost+found", ".gitkeep", ".keep", ".DS_Store", ".directory", "Thumbs.db", "desktop.ini", "@eaDir", ".snapshot",
+     ".Trashes", ".fseventsd", ".Spotlight-V100", "System Volume Information", "$RECYCLE.BIN"}
+)  # fmt: skip
+_LARGEST_JSON = 2**20  # bytes; a run's are a few thousand
 HISTORY_COLUMNS = (
     "epoch",
     "loss",
@@ -67,12 +79,25 @@ def default_run_dir(config: TrainConfig) -> Path:
     return Path("runs") / config.dataset.replace("/", "_") / config.reg / str(config.seed)
 
 
+def event_files(folder: Path) -> list[Path]:
+    """Return the event files in `folder`, in the order in which TensorBoard reads them: by name.
+
+    >>> event_files(Path("no such folder"))
+    []
+    """
+    return sorted(folder.glob("events.out.tfevents.*"))
+
+
 class RunFolder:
-    """The files of a run; each is replaced atomically."""
+    """The files of a run; each is replaced atomically. Anything else in the folder is left alone."""
 
     def __init__(self, path: Path) -> None:
-        """Take `path` as a run folder. Nothing is read or created yet."""
-        self.path = path
+        """Take `path` as a run folder. Nothing is read or created yet.
+
+        Raises:
+            InvalidArgument: it is a URL, or begins with an unknown home directory.
+        """
+        self.path = path = local_path(path)
         self.config_json = path / "config.json"
         self.history_csv = path / "history.csv"
         self.metrics_json = path / "metrics.json"
@@ -80,8 +105,12 @@ class RunFolder:
 
     @property
     def is_run(self) -> bool:
-        """Whether a run was started here."""
-        return self.config_json.is_file()
+        """Whether this program, of this version or another, started a run here: its config.json says so."""
+        try:
+            self.read_record()
+        except LenetKerasError:
+            return False
+        return True
 
     @property
     def is_finished(self) -> bool:
@@ -97,19 +126,18 @@ class RunFolder:
         removed again.
 
         Raises:
-            NotARunFolder: a file of that name exists.
+            NotARunFolder: the path holds something else than a run.
             RunInUse: another process is training here; the message names it.
             OSError: the folder cannot be written to.
         """
-        if self.path.exists() and not self.path.is_dir():
-            raise NotARunFolder(f"{self.path} exists but is not a run folder.")
+        self._check_own()
         created = [folder for folder in (self.path, *self.path.parents) if not folder.exists()]
         self.path.mkdir(parents=True, exist_ok=True)
         lock = self.path / LOCK_NAME
         is_new = not lock.exists()
         try:
-            with _locked(lock):
-                remove_temporary(self.path)
+            with locked(lock):
+                remove_temporary(self.path, FILES)
                 try:
                     yield
                 finally:
@@ -126,10 +154,17 @@ class RunFolder:
         A process killed at any instant leaves the earlier run, unfinished, or the new one: metrics.json, which marks a
         run as finished, is removed first, and config.json is replaced last. Call it with the lock held.
         """
-        self.metrics_json.unlink(missing_ok=True)
-        for path in sorted(self.path.iterdir()):
-            if path != self.config_json and path.name != LOCK_NAME:
-                remove(path)
+        for name in FILES:
+            if name != self.config_json.name:
+                (self.path / name).unlink(missing_ok=True)
+        for folder in (self.path / name for name in EVENT_FOLDERS):
+            if folder.is_symlink():  # what it points to is not the run's
+                folder.unlink()
+                continue
+            for file in event_files(folder):
+                file.unlink()
+            with contextlib.suppress(OSError):  # it does not exist, or holds something else
+                folder.rmdir()
         self.write_config(config, record)
 
     def check_vacant(self, overwrite: bool) -> None:
@@ -139,20 +174,52 @@ class RunFolder:
             RunExists: there is already a run, and `overwrite` is false.
             NotARunFolder: the folder holds something else.
         """
+        self._check_own()
         if self.is_run and not overwrite:
-            raise RunExists(f"{self.path} already holds {'a finished' if self.is_finished else 'an unfinished'} run.")
-        if not self.is_run and not self._is_empty():
-            raise NotARunFolder(f"{self.path} exists but is not a run folder.")
+            state = "a finished" if self.is_finished else "an unfinished"
+            other = "" if self.read_record()["format"] == CONFIG_FORMAT else f" of another version of {PROGRAM}"
+            raise RunExists(f"{self.path} already holds {state} run{other}.")
 
-    def _is_empty(self) -> bool:
+    def _check_own(self) -> None:
+        """Raise `NotARunFolder` if the folder holds anything that a run would be in the way of, or the reverse."""
+        check_text(self.path)
+        if not os.path.lexists(self.path):
+            return
         if not self.path.is_dir():
-            return not self.path.exists()
-        # A process killed before it had written config.json leaves its lock and its temporary files.
-        return all(is_temporary(path) or path.name == LOCK_NAME for path in self.path.iterdir())
+            raise NotARunFolder(f"{self.path} exists but is not a run folder.")
+        if os.path.lexists(self.config_json):
+            try:
+                self.read_record()
+            except LenetKerasError as error:
+                raise NotARunFolder(str(error)) from error
+        elif (foreign := next(self._foreign(self.path), None)) is not None:
+            raise NotARunFolder(f"{self.path} exists but is not a run folder: it holds {foreign}.")
+        for name in (*FILES, LOCK_NAME):
+            if (path := self.path / name).is_dir() and not path.is_symlink():
+                raise NotARunFolder(f"{path} is a folder, where a run has a file.")
+        for name in EVENT_FOLDERS:
+            if os.path.lexists(path := self.path / name) and not path.is_dir():
+                raise NotARunFolder(f"{path} is a file, where a run has a folder.")
+
+    def _foreign(self, folder: Path) -> Iterator[str]:
+        """Yield the names in `folder` of what means something and no run has written."""
+        for path in folder.iterdir():
+            # A process killed before it had written config.json leaves its lock and its temporary files.
+            is_left = folder == self.path and (
+                is_temporary(path, FILES) or (path.name == LOCK_NAME and is_own_lock(path))
+            )
+            if path.name in _MEANINGLESS or is_left:
+                continue
+            if path.is_symlink() or not path.is_dir() or not os.access(path, os.R_OK | os.X_OK):
+                yield str(path.relative_to(self.path))
+            else:
+                yield from self._foreign(path)
 
     def write_config(self, config: TrainConfig, record: Mapping[str, Any]) -> None:
         """Write config.json."""
-        _write_json(self.config_json, {"format": CONFIG_FORMAT, "settings": config.to_json(), **record})
+        _write_json(
+            self.config_json, {"program": PROGRAM, "format": CONFIG_FORMAT, "settings": config.to_json(), **record}
+        )
 
     def read_config(self) -> TrainConfig:
         """Read the settings of the run.
@@ -163,10 +230,10 @@ class RunFolder:
             LenetKerasError: config.json has the format of another version.
         """
         content = self.read_record()
-        if content.get("format") != CONFIG_FORMAT:
+        if content["format"] != CONFIG_FORMAT:
             raise LenetKerasError(
-                f"{self.config_json} has format {excerpt(content.get('format'))}, this version reads {CONFIG_FORMAT}. "
-                "Use the version of lenet-keras that wrote it."
+                f"{self.config_json} was written by another version of {PROGRAM}: it has format "
+                f"{excerpt(content['format'])}, this version reads {CONFIG_FORMAT}. Use the version that wrote it."
             )
         try:
             return TrainConfig.from_json(content["settings"])
@@ -176,15 +243,21 @@ class RunFolder:
             raise RunDamaged(f"{self.config_json} is damaged: {error}") from error
 
     def read_record(self) -> dict[str, Any]:
-        """Read all of config.json.
+        """Read all of config.json, in the format of any version of this program.
 
         Raises:
-            RunNotFound: there is no run here.
-            RunDamaged: config.json cannot be read.
+            RunNotFound: there is no run here, or none that can be told from another program's files.
         """
-        if not self.is_run:
-            raise RunNotFound(f"{self.path} is not a run folder: it has no config.json.")
-        return _read_json(self.config_json)
+        if not self.config_json.is_file():
+            cause = "config.json is not a file" if os.path.lexists(self.config_json) else "it has no config.json"
+            raise RunNotFound(f"{self.path} is not a run folder: {cause}.")
+        try:
+            content = _read_json(self.config_json)
+        except RunDamaged as error:
+            raise RunNotFound(f"{self.path} is not known to be a run folder: {error}") from error
+        if content.get("program") != PROGRAM or "format" not in content:
+            raise RunNotFound(f"{self.path} is not a run folder: {PROGRAM} did not write its config.json.")
+        return content
 
     def write_history(self, rows: Sequence[Mapping[str, float]]) -> None:
         """Write history.csv: a row per epoch, columns `HISTORY_COLUMNS`; without validation images, two are empty."""
@@ -217,41 +290,6 @@ class RunFolder:
         return metrics
 
 
-@contextlib.contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    descriptor = _open_and_lock(path)
-    try:
-        now = time.strftime("%Y-%m-%d %H:%M:%S")
-        try:
-            os.ftruncate(descriptor, 0)
-            os.pwrite(descriptor, f"process {os.getpid()} on {platform.node()} since {now}\n".encode(), 0)
-        except OSError as error:  # a descriptor has no path that the error could name
-            raise OSError(error.errno, error.strerror, str(path)) from error
-        try:
-            yield
-        finally:
-            os.ftruncate(descriptor, 0)
-    finally:
-        os.close(descriptor)
-
-
-def _open_and_lock(path: Path) -> int:
-    while True:
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
-        try:
-            if not lock_descriptor(descriptor, blocking=False):
-                holder = os.pread(descriptor, 200, 0).decode(errors="replace").strip() or "another process"
-                raise RunInUse(f"{path.parent} is in use by {holder}.")
-            with contextlib.suppress(FileNotFoundError):
-                if os.path.samestat(os.fstat(descriptor), path.stat()):
-                    return descriptor
-            # Its last holder removed it between our two calls.
-        except BaseException:
-            os.close(descriptor)
-            raise
-        os.close(descriptor)
-
-
 def _is_figure(value: object) -> bool:
     # Any float: a model whose logits are too large for float32 has a loss of NaN.
     return isinstance(value, float) or is_number(value)
@@ -263,6 +301,8 @@ def _write_json(path: Path, content: Mapping[str, Any]) -> None:
 
 def _read_json(path: Path) -> dict[str, Any]:
     try:
+        if (found := path.stat().st_size) > _LARGEST_JSON:
+            raise RunDamaged(f"{path} is damaged: it has {found:,} bytes.")
         content = json.loads(path.read_bytes())
     except (OSError, ValueError, RecursionError) as error:
         raise RunDamaged(f"{path} cannot be read: {first_line(error)}") from error

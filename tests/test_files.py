@@ -1,13 +1,17 @@
 """Files and folders that appear complete or not at all, also when the writer is killed."""
 
+import errno
 import os
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
-from lenet_keras.files import creating_folder, remove_temporary, replacing, write_atomically
+from lenet_keras import files
+from lenet_keras.errors import InvalidArgument
+from lenet_keras.files import creating_folder, local_path, remove_temporary, replacing, write_atomically
 
 
 def names(folder):
@@ -34,20 +38,22 @@ def test_what_killed_writers_left_is_removed_and_nothing_else(tmp_path):
     for name in (".0123abcd.state.npz", ".0123abc.state.npz", ".lock", "state.npz", ".git"):
         (tmp_path / name).touch()
     (tmp_path / ".deadbeef.export" / "variables").mkdir(parents=True)
-    remove_temporary(tmp_path, seconds=3600)
-    assert len(names(tmp_path)) == 6  # a writer may be at work
-    remove_temporary(tmp_path)
-    assert names(tmp_path) == [".0123abc.state.npz", ".git", ".lock", "state.npz"]
+    (tmp_path / ".0123abcd.diary").touch()
+    remove_temporary(tmp_path, {"state.npz", "export"}, seconds=3600)
+    assert len(names(tmp_path)) == 7  # a writer may be at work
+    remove_temporary(tmp_path, {"state.npz", "export"})
+    assert names(tmp_path) == [".0123abc.state.npz", ".0123abcd.diary", ".git", ".lock", "state.npz"]
 
 
 def test_creating_a_folder_removes_what_was_abandoned_long_ago(tmp_path):
-    for name in (".0123abcd.set", ".4567abcd.set"):
-        (tmp_path / name).mkdir()
     hours_ago = time.time() - 7200
-    os.utime(tmp_path / ".0123abcd.set", (hours_ago, hours_ago))
+    for name in (".0123abcd.set", ".4567abcd.set", ".0123abcd.diary"):
+        (tmp_path / name).mkdir()
+        os.utime(tmp_path / name, (hours_ago, hours_ago))
+    (tmp_path / ".4567abcd.set" / "now").touch()
     with creating_folder(tmp_path / "set"):
         pass
-    assert names(tmp_path) == [".4567abcd.set", "set"]
+    assert names(tmp_path) == [".0123abcd.diary", ".4567abcd.set", "set"]
 
 
 def test_a_failure_leaves_the_old_file(tmp_path):
@@ -104,3 +110,69 @@ with replacing(Path({str(path)!r})) as temporary:
 """
     assert subprocess.run([sys.executable, "-c", program], check=False).returncode == -9
     assert path.read_bytes() == b"old"
+
+
+@pytest.fixture
+def failing_sync(monkeypatch):
+    """Make the operating system refuse to sync folders, with an error number."""
+    monkeypatch.setattr(files, "_warned", set())
+    sync = os.fsync
+
+    def fail_with(number):
+        def refuse(descriptor):
+            if os.path.isdir(f"/proc/self/fd/{descriptor}"):  # noqa: PTH112
+                raise OSError(number, os.strerror(number))
+            sync(descriptor)
+
+        monkeypatch.setattr(os, "fsync", refuse)
+
+    return fail_with
+
+
+@pytest.mark.parametrize("number", [errno.EINVAL, errno.EBADF, errno.EACCES, errno.ENOTSUP, errno.ENOSYS])
+def test_a_file_system_that_cannot_sync_folders_is_warned_of_once(tmp_path, failing_sync, caplog, number):
+    failing_sync(number)
+    for name in ("a", "b"):
+        write_atomically(tmp_path / name, b"content")
+    with creating_folder(tmp_path / "new" / "folder"):
+        pass
+    assert names(tmp_path) == ["a", "b", "new"]
+    (warning,) = caplog.messages
+    assert warning.startswith(f"{tmp_path}: {os.strerror(number)}. ")
+
+
+@pytest.mark.parametrize("number", [errno.EIO, errno.ENOSPC, errno.EDQUOT])
+def test_a_sync_that_fails_names_the_folder(tmp_path, failing_sync, number):
+    failing_sync(number)
+    with pytest.raises(OSError, match=os.strerror(number)) as failed:
+        write_atomically(tmp_path / "a", b"content")
+    assert (failed.value.errno, failed.value.filename) == (number, str(tmp_path))
+
+
+def test_a_home_directory_is_expanded(monkeypatch, tmp_path):
+    monkeypatch.setenv("HOME", "/home/me")
+    monkeypatch.chdir(tmp_path)
+    assert local_path("~/runs") == local_path(Path("~/runs")) == Path("/home/me/runs")
+    assert local_path("~") == Path("/home/me")
+    assert local_path("~root/runs") == Path("/root/runs")
+    for path in ("runs/~", "a~/b", "/~/b", "C:/b", "a:b", "b/gs:/a"):
+        assert str(local_path(path)) == path
+    with pytest.raises(InvalidArgument, match=r"^~nobody-here/runs cannot be used: no home directory .* ~nobody-here"):
+        local_path("~nobody-here/runs")
+    (tmp_path / "~$notes.png").touch()
+    assert local_path("~$notes.png") == tmp_path / "~$notes.png"
+    for path in ("./~/a", "./gs:/a"):  # these are files of this folder, and stay so when they are passed on
+        assert local_path(path) == local_path(local_path(path)) == tmp_path / path
+
+
+@pytest.mark.parametrize(
+    "url", ["gs://b/x", "s3://b", "hdfs:///x", "GS://b", "dbfs:/x", "abfss://c@a.net/x", "http://h/x", Path("gs://b/x")]
+)
+def test_a_url_is_not_a_path_of_this_machine(url):
+    with pytest.raises(InvalidArgument, match=rf"^{url} is a URL, .* mount it\.$"):
+        local_path(url)
+
+
+def test_the_path_in_a_file_url_is_the_remedy():
+    with pytest.raises(InvalidArgument, match=r": write /home/me/runs\.$"):
+        local_path("file:///home/me/runs")

@@ -16,6 +16,7 @@ import tensorflow as tf
 from tensorboard.plugins.histogram import summary_v2
 
 from lenet_keras.errors import first_line
+from lenet_keras.runs import event_files
 
 # They describe the course of training rather than the model; TensorBoard shows them in a section of their own.
 _COURSE = frozenset({"learning_rate", "seconds", "images_per_second"})
@@ -104,15 +105,6 @@ class EpochLog(keras.callbacks.Callback):  # type: ignore[misc]  # Keras ships n
             for name, value in metrics.items():
                 section = "training" if name in _COURSE else "epoch"
                 tf.summary.scalar(f"{section}/{name}", value, step=epoch)
-
-
-def event_files(folder: Path) -> list[Path]:
-    """Return the event files in `folder`, in the order in which TensorBoard reads them: by name.
-
-    >>> event_files(Path("no such folder"))
-    []
-    """
-    return sorted(folder.glob("events.out.tfevents.*"))
 
 
 @contextlib.contextmanager

@@ -14,7 +14,8 @@ from tensorboard.plugins.hparams import api_pb2
 from tensorboard.plugins.hparams import summary as hparams_summary
 
 from lenet_keras.errors import InvalidArgument
-from lenet_keras.tensorboard.callback import event_files, raising_os_errors
+from lenet_keras.runs import event_files
+from lenet_keras.tensorboard.callback import raising_os_errors
 from lenet_keras.tensorboard.figures import confusion_matrix, draw_confusion_matrix, draw_mistakes
 
 

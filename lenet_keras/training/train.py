@@ -88,7 +88,8 @@ def train(
         OSError: `run_dir` cannot be written to; what was saved before is intact.
         KeyboardInterrupt: passed on; the run can be resumed.
     """
-    folder, states = RunFolder(run_dir), StateStore(run_dir)
+    folder = RunFolder(run_dir)
+    states = StateStore(folder.path)
     cluster = find_cluster(config.strategy)
     is_chief = cluster is None or cluster.is_chief
     with contextlib.ExitStack() as stack:

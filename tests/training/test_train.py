@@ -203,9 +203,9 @@ def test_damaged_files_are_named(tmp_path, sample_run):
     with pytest.raises(RunDamaged, match=r"state\.npz cannot be read.*state\.previous\.npz cannot be read"):
         train(settings, run_dir, resume=True)
     assert folder.is_finished  # what was there is still there
-    folder.config_json.write_text('{"format": 2}')
-    with pytest.raises(LenetKerasError, match=r"config\.json has format 2"):
+    folder.config_json.write_text('{"program": "lenet-keras", "format": 2}')
+    with pytest.raises(LenetKerasError, match=r"config\.json was written by another version .* has format 2"):
         folder.read_config()
     folder.config_json.write_text('{"format"')
-    with pytest.raises(RunDamaged, match=r"config\.json cannot be read"):
+    with pytest.raises(RunNotFound, match=r"config\.json cannot be read"):
         folder.read_config()
