@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import shlex
 import threading
 from pathlib import Path
@@ -46,7 +47,8 @@ def command(
         launch.write_configs(real, settings)
         click.echo(shlex.join(launch.server_command(real, settings)))
     elif chosen == launch.EMBEDDED:
-        _serve_embedded(settings, verbose, is_fallback=backend == "auto")
+        # As given: TensorFlow may be able to load from a relative path, and not from the absolute one.
+        _serve_embedded(dataclasses.replace(settings, export_dir=export_dir), verbose, is_fallback=backend == "auto")
     else:
         _serve(chosen, settings)
 

@@ -20,7 +20,10 @@ from lenet_keras.distribution.cluster import (
     is_local_worker,
     run_local_workers,
 )
-from lenet_keras.models import ACTIVATIONS, POOLINGS, REGULARISATIONS, reg_name
+from lenet_keras.distribution.join import reject
+from lenet_keras.errors import InvalidArgument
+from lenet_keras.models import ACTIVATIONS, POOLINGS, REGULARISATIONS, parse_reg, reg_name
+from lenet_keras.serving.config import check_export, model_name
 
 from . import options
 from .interruption import interruption
@@ -122,6 +125,8 @@ def command(
     config = TrainConfig(reg=reg_name(reg), **settings)
     if workers and config.strategy not in ("auto", "multi_worker"):
         raise click.UsageError(f"--workers cannot be combined with --strategy {config.strategy}, for a single process.")
+    if not no_export and cluster_source(config.strategy) is None:
+        check_export(export_dir, model_name(parse_reg(config.reg), config.dataset))
     if workers and not is_local_worker(workers):
         sys.exit(run_local_workers([sys.executable, "-m", __package__, *sys.argv[1:]], workers))
     folder = RunFolder(run_dir or default_run_dir(config))
@@ -130,6 +135,12 @@ def command(
     runtime.load_tensorflow(verbose)
     cluster = find_cluster(config.strategy)  # TensorFlow parses Slurm's variables
     is_chief = cluster is None or cluster.is_chief
+    if cluster is not None and is_chief and not no_export:
+        try:
+            check_export(export_dir, model_name(parse_reg(config.reg), config.dataset))
+        except InvalidArgument as error:
+            reject(cluster, str(error))
+            raise
     if not is_chief:
         logging.getLogger("lenet_keras").setLevel(logging.WARNING)
     try:

@@ -14,8 +14,7 @@ from lenet_keras.config import TrainConfig
 from lenet_keras.data.catalogue import DatasetSpec
 from lenet_keras.export.signatures import describe_signatures
 from lenet_keras.inference.images import encode_png
-
-CARD = "README.md"  # TensorFlow Serving ignores names that are not numbers
+from lenet_keras.serving.config import GENERATED
 
 _REMARKS = {"features": ", the penultimate activations"}
 
@@ -35,7 +34,7 @@ def model_card(
     >>> metrics = {"train": split, "validation": None, "test": split, "parameters": 61_706, "epochs": 1}
     >>> image = np.zeros((28, 28, 1), np.uint8)
     >>> card = model_card(Path("lenet5_none/1"), TrainConfig(), {}, metrics, dataset_spec("fashion_mnist"), image)
-    >>> card.splitlines()[0]
+    >>> card.splitlines()[1]
     '# lenet5_none'
 
     Args:
@@ -55,6 +54,7 @@ def model_card(
         for one in describe_signatures((height, width, channels), spec.num_classes).values()
     ]
     return f"""\
+<!-- {GENERATED} -->
 # {name}
 
 LeNet-5, regularisation: {config.reg}. Trained on {spec.name}, {spec.train_size:,} images, of which

@@ -16,10 +16,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lenet_keras.errors import ExportError, InvalidArgument, LenetKerasError, check_choice, first_line
-from lenet_keras.files import write_atomically
+from lenet_keras.files import local_path, write_atomically
 from lenet_keras.runs import RunFolder
 from lenet_keras.runtime import muted_stderr
-from lenet_keras.serving.config import DEFAULT_EXPORT_DIR
+from lenet_keras.serving.config import DEFAULT_EXPORT_DIR, check_replaceable, check_saved_model_path, model_name
 
 if TYPE_CHECKING:
     import keras
@@ -38,6 +38,7 @@ LARGEST_LOSS = 0.02  # of accuracy, a fraction: a quantised model that loses mor
 OPSET = 17  # from 2022: every recent runtime reads it, and this model needs nothing newer
 
 _IMAGES = "images"  # the name of the argument
+_OUTPUTS = (b"probabilities", b"class_id")  # their names are in every file
 
 
 @dataclass(frozen=True)
@@ -101,20 +102,22 @@ def export_run_file(
         DatasetNotFound, DatasetDamaged: the run's dataset cannot be loaded.
     """
     from lenet_keras.data.arrays import hold_out
+    from lenet_keras.data.catalogue import dataset_spec
     from lenet_keras.data.load import load
-    from lenet_keras.export.publish import model_name
     from lenet_keras.inference.run_model import load_run_model
     from lenet_keras.models import parse_reg
 
     folder = RunFolder(run_dir)
     config, metrics = folder.read_config(), folder.read_metrics()
+    name = model_name(parse_reg(config.reg), config.dataset)
+    stem = local_path(export_dir) / name / name
+    _paths(stem, file_format, int8, dataset_spec(config.dataset).class_names)
     model = load_run_model(folder)
     dataset = load(config.dataset, data_dir)
     trained_on, _ = hold_out(dataset.train, config.held_out, config.seed)
-    name = model_name(parse_reg(config.reg), config.dataset)
     return export_file(
         model,
-        export_dir / name / name,
+        stem,
         dataset.spec.class_names,
         dataset.test,
         file_format,
@@ -149,7 +152,8 @@ def export_file(
         calibration: for "litert": images to quantise to eight bits with, see `to_litert`.
 
     Raises:
-        InvalidArgument: no such format, quantisation for ONNX, or images or class names that do not fit the model.
+        InvalidArgument: no such format, quantisation for ONNX, images or class names that do not fit the model, or a
+            file that would be replaced although no export has written it.
         ExportError: the file disagrees with the model by more than 1e-5, or, if quantised, it lost more than two points
             of accuracy; or a file, temporary ones included, could not be written.
         LenetKerasError: the extra for the format is not installed.
@@ -166,6 +170,7 @@ def export_file(
     from lenet_keras.export.verify import Disagreement, check_accuracy, check_classes, model_probabilities
 
     check_examples(model, class_names, test.images)
+    path, labels = _paths(stem, file_format, calibration is not None, class_names)
     expected = model_probabilities(model, test.images)
     try:
         content = to_litert(model, calibration) if file_format == "litert" else to_onnx(model, class_names)
@@ -183,11 +188,10 @@ def export_file(
             )
     except Disagreement as error:
         raise ExportError(f"{error}: it was not published") from error
-    path = stem.with_name(f"{stem.name}{'.int8' if calibration is not None else ''}{_SUFFIXES[file_format]}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         if file_format == "litert":
-            write_atomically(path.parent / "labels.txt", "".join(f"{name}\n" for name in class_names).encode())
+            write_atomically(labels, _label_lines(class_names))
         write_atomically(path, content)
     except OSError as error:
         raise ExportError(f"cannot write {path}: {error.strerror}") from error
@@ -283,6 +287,22 @@ def run_onnx(content: bytes, images: npt.NDArray[np.uint8]) -> dict[str, npt.NDA
         return dict(zip(names, session.run(names, {_IMAGES: part.astype("float32")}), strict=True))
 
     return in_batches(compute, images)
+
+
+def _paths(stem: Path, file_format: str, int8: bool, class_names: Sequence[str]) -> tuple[Path, Path]:
+    """Return the paths of the file and of its labels, after a check that nobody else's files are there."""
+    if file_format == "litert":  # which is converted from a SavedModel in the folder for temporary files
+        check_saved_model_path(Path(tempfile.gettempdir()))
+    path = stem.with_name(f"{stem.name}{'.int8' if int8 else ''}{_SUFFIXES[file_format]}")
+    labels = stem.with_name("labels.txt")
+    check_replaceable(path, lambda content: all(name in content for name in _OUTPUTS))
+    if file_format == "litert":
+        check_replaceable(labels, lambda content: content == _label_lines(class_names))
+    return path, labels
+
+
+def _label_lines(class_names: Sequence[str]) -> bytes:
+    return "".join(f"{name}\n" for name in class_names).encode()
 
 
 def _argument(model: keras.Model) -> Any:

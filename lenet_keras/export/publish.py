@@ -13,17 +13,31 @@ import numpy.typing as npt
 import tensorflow as tf
 
 from lenet_keras.data.arrays import Split
-from lenet_keras.data.catalogue import DEFAULT_DATASET, dataset_spec
+from lenet_keras.data.catalogue import dataset_spec
 from lenet_keras.data.load import load
 from lenet_keras.errors import ExportError, InvalidArgument, check_integer, first_line
-from lenet_keras.export.card import CARD, model_card
+from lenet_keras.export.card import model_card
 from lenet_keras.export.signatures import write_saved_model, write_warmup
 from lenet_keras.export.verify import ExportCheck
-from lenet_keras.files import sync, temporary_folder, write_atomically
+from lenet_keras.files import local_path, sync, temporary_folder
 from lenet_keras.inference.run_model import load_run_model
 from lenet_keras.models import parse_reg
 from lenet_keras.runs import RunFolder
-from lenet_keras.serving.config import DEFAULT_EXPORT_DIR, version_folders, write_server_configs
+from lenet_keras.serving.config import (
+    CARD,
+    DEFAULT_EXPORT_DIR,
+    WARMUP,
+    check_export,
+    check_saved_model_path,
+    model_name,
+    version_folders,
+    write_generated,
+    write_server_configs,
+)
+
+_GRAPH = Path("saved_model.pb")
+_TOP = {_GRAPH, Path("fingerprint.pb")}
+_FOLDERS = {Path("variables"), Path("assets"), WARMUP.parent}
 
 logger = logging.getLogger(__name__)
 
@@ -54,7 +68,8 @@ def export_run(
         The version folder, `<export_dir>/lenet5_<reg>/<version>`.
 
     Raises:
-        InvalidArgument: `keep` is below 1.
+        InvalidArgument: `keep` is below 1, TensorFlow could not load a SavedModel from `export_dir`, or a file that an
+            export replaces is there that no export has written.
         RunNotFound, RunUnfinished, RunDamaged: there is no finished run, or its files are damaged.
         DatasetNotFound, DatasetDamaged: the run's dataset cannot be loaded.
         ExportError: the export failed and left no version.
@@ -62,14 +77,16 @@ def export_run(
     """
     if keep is not None:
         check_integer("keep", keep, 1)
-    folder = RunFolder(run_dir)
+    folder, export_dir = RunFolder(run_dir), local_path(export_dir)
     config, metrics, record = folder.read_config(), folder.read_metrics(), folder.read_record()
+    name = model_name(parse_reg(config.reg), config.dataset)
+    check_export(export_dir, name)
     model = load_run_model(folder)
     spec = dataset_spec(config.dataset)
     test = load(config.dataset, data_dir).test
-    model_dir = export_dir / model_name(parse_reg(config.reg), config.dataset)
+    model_dir = export_dir / name
     version = export_model(model, model_dir, spec.class_names, test, accuracy=metrics["test"]["accuracy"])
-    write_atomically(model_dir / CARD, model_card(version, config, record, metrics, spec, test.images[0]).encode())
+    write_generated(model_dir / CARD, model_card(version, config, record, metrics, spec, test.images[0]))
     try:
         # Read again: another export of the run may have written its own in the meantime.
         folder.write_metrics({**folder.read_metrics(), "export": str(version)})
@@ -79,21 +96,6 @@ def export_run(
         remove_old_versions(model_dir, keep)
     write_server_configs(export_dir)
     return version
-
-
-def model_name(reg: Sequence[str], dataset: str) -> str:
-    """Name the folder of a variant's versions.
-
-    Every dataset but the full Fashion-MNIST is in the name, so that a model of another dataset, or of a sample, is
-    never served as a newer version of the real one.
-
-    >>> model_name(("dropout", "weight_decay"), "fashion_mnist"), model_name(("none",), "emnist/letters")
-    ('lenet5_dropout_weight_decay', 'lenet5_none_emnist_letters')
-    """
-    parts = ["lenet5", *(reg or ("none",))]
-    if dataset != DEFAULT_DATASET:
-        parts.append(dataset.replace("/", "_"))
-    return "_".join(parts)
 
 
 def export_model(
@@ -122,9 +124,12 @@ def export_model(
         The version folder, `<model_dir>/<version>`.
 
     Raises:
-        InvalidArgument: images or class names do not fit the model.
+        InvalidArgument: images or class names do not fit the model, or `model_dir` is a path that no SavedModel can be
+            loaded from.
         ExportError: the files cannot be written, the fresh process failed, or its outputs differ from the model's.
     """
+    model_dir = local_path(model_dir)
+    check_saved_model_path(model_dir)
     check_examples(model, class_names, test.images)
     check = ExportCheck(model, class_names, test, accuracy)
     try:
@@ -163,24 +168,38 @@ def check_examples(model: keras.Model, class_names: Sequence[str], images: npt.N
 
 
 def remove_old_versions(model_dir: Path, keep: int) -> None:
-    """Remove all versions in `model_dir` except the `keep` newest, 1 or more.
+    """Remove all versions in `model_dir` that `export_model` wrote, except the `keep` newest of them, 1 or more.
 
-    Each vanishes by one rename before its files are removed, so that no server sees part of it.
+    Each vanishes by one rename before its files are removed, so that no server sees part of it. Numbered folders that
+    hold anything else stay, and a warning names them.
 
     >>> from tempfile import TemporaryDirectory
     >>> with TemporaryDirectory() as folder:
-    ...     for name in ("8", "9", "10"):
-    ...         Path(folder, name).mkdir()
-    ...     remove_old_versions(Path(folder), keep=2)
+    ...     Path(folder, "5").mkdir()
+    ...     remove_old_versions(Path(folder), keep=1)
     ...     [version.name for version in version_folders(Path(folder))]
-    ['9', '10']
+    ['5']
 
     Raises:
         OSError: a version cannot be removed.
     """
-    for version in version_folders(model_dir)[:-keep]:
+    versions = version_folders(model_dir)
+    own = [version for version in versions if _is_own(version)]
+    for version in versions:
+        if version not in own:
+            logger.warning("%s is kept: it is not, or not only, what an export wrote", version)
+    for version in own[:-keep]:
         with temporary_folder(model_dir, "removed") as temporary:
             version.rename(temporary / version.name)
+
+
+def _is_own(version: Path) -> bool:
+    required = {_GRAPH, Path("assets", "labels.txt"), WARMUP}
+    if version.is_symlink() or not version.is_dir():
+        return False
+    found = {path.relative_to(version) for path in version.rglob("*") if path.is_symlink() or not path.is_dir()}
+    written = {path for path in found if path in _TOP or path.parent in _FOLDERS}
+    return required <= found == written
 
 
 def _rename_to_next_version(built: Path, model_dir: Path) -> Path:

@@ -18,6 +18,7 @@ import numpy.typing as npt
 from lenet_keras.data.catalogue import DEFAULT_DATASET, IMAGE_SHAPE, DatasetSpec, dataset_spec
 from lenet_keras.data.load import load
 from lenet_keras.errors import InvalidArgument, ModelNotFound
+from lenet_keras.files import local_path
 from lenet_keras.inference.images import GreyImage, as_image, encode_png, read_image
 from lenet_keras.inference.measure import Predictor, loss_and_accuracy, softmax
 from lenet_keras.inference.run_model import load_run_model
@@ -144,7 +145,7 @@ class Classifier:
 
     def _read(self, image: ImageSource) -> GreyImage:
         size = self.image_shape[:2]
-        return as_image(image, size) if isinstance(image, np.ndarray) else read_image(Path(image), size)
+        return as_image(image, size) if isinstance(image, np.ndarray) else read_image(local_path(image), size)
 
 
 def predict(
@@ -216,7 +217,7 @@ def open_classifier(source: str | Path, *, wait: float = 30.0) -> Classifier:
     """
     if isinstance(source, str) and re.match(r"\w+://", source):
         return open_server(source, wait=wait)
-    folder = RunFolder(Path(source))
+    folder = RunFolder(local_path(source))
     return _open_run(folder) if folder.is_run else _open_export(folder.path)
 
 
@@ -257,6 +258,7 @@ def newest_export(export_dir: Path) -> Path:
     Raises:
         ModelNotFound: `export_dir` holds none.
     """
+    export_dir = local_path(export_dir)
     folders = model_folders(export_dir) if export_dir.is_dir() else []
     versions = [version for folder in folders for version in version_folders(folder)]
     if not versions:

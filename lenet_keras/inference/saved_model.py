@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from lenet_keras.errors import InvalidArgument, ModelDamaged, ModelNotFound, first_line
 from lenet_keras.inference.measure import in_batches
-from lenet_keras.serving.config import version_folders
+from lenet_keras.serving.config import check_saved_model_path, version_folders
 
 _GRAPH = "saved_model.pb"
 _LABELS = Path("assets", "labels.txt")
@@ -61,10 +61,12 @@ def open_saved_model(path: Path) -> ExportedModel:
     """Load a SavedModel that `export_model` wrote: a version folder, or the newest version in a model's folder.
 
     Raises:
+        InvalidArgument: TensorFlow cannot load a SavedModel from this path.
         ModelNotFound: `path` holds no SavedModel.
         ModelDamaged: the SavedModel is damaged, or another program wrote it.
     """
     folder = _version_folder(path)
+    check_saved_model_path(folder)
     import tensorflow as tf
 
     try:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import re
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lenet_keras.files import write_atomically
+from lenet_keras.data.catalogue import DEFAULT_DATASET
+from lenet_keras.errors import InvalidArgument
+from lenet_keras.files import check_text, local_path, write_atomically
 
 if TYPE_CHECKING:
     from tensorflow_serving.config import model_server_config_pb2
@@ -16,12 +20,15 @@ WARMUP = Path("assets.extra", "tf_serving_warmup_requests")  # in a version fold
 
 REST_PORT, GRPC_PORT = 8501, 8500  # TensorFlow Serving's own defaults
 MODELS, BATCHING, MONITORING = "models.config", "batching.config", "monitoring.config"
+CARD = "README.md"  # in a model's folder; TensorFlow Serving ignores names that are not numbers
 CONTAINER_ROOT = "/models"  # where deploy/serving/compose.yaml and `lenet-keras serve` mount the export folder
 
 # TensorFlow Serving reads a version as a signed 64-bit integer; up to 18 digits always fit.
 _VERSION = re.compile("[0-9]{1,18}")
 
-_GENERATED = "# Written by lenet-keras at every export; changes are overwritten.\n"
+# In the first line of every file that an export replaces: a file without it is somebody else's.
+GENERATED = "Written by lenet-keras at every export; changes are overwritten."
+_PATTERN = re.compile(r"[][*?\\]")  # what TensorFlow takes for a pattern in the path of a SavedModel's variables
 # Single images that arrive together are computed together: a batch of 64 takes only a few times as long as one image.
 # TensorFlow Serving closes a batch when it is full or its first request has waited this long, whichever comes first.
 _BATCHING = """\
@@ -30,6 +37,83 @@ batch_timeout_micros { value: 1000 }
 max_enqueued_batches { value: 1000 }
 """
 _MONITORING = 'prometheus_config { enable: true path: "/monitoring/prometheus/metrics" }\n'
+
+
+def model_name(reg: Sequence[str], dataset: str) -> str:
+    """Name the folder of a variant's versions.
+
+    Every dataset but the full Fashion-MNIST is in the name, so that a model of another dataset, or of a sample, is
+    never served as a newer version of the real one.
+
+    >>> model_name(("dropout", "weight_decay"), "fashion_mnist"), model_name(("none",), "emnist/letters")
+    ('lenet5_dropout_weight_decay', 'lenet5_none_emnist_letters')
+    """
+    parts = ["lenet5", *(reg or ("none",))]
+    if dataset != DEFAULT_DATASET:
+        parts.append(dataset.replace("/", "_"))
+    return "_".join(parts)
+
+
+def check_export(export_dir: Path, name: str) -> None:
+    """Check, before any work, that a version of the model `name` may be exported to `export_dir`.
+
+    >>> check_export(Path("exported_models"), "lenet5_none")
+
+    Raises:
+        InvalidArgument: TensorFlow could not load a SavedModel from there, or a file there is somebody else's.
+    """
+    model_dir = local_path(export_dir) / name
+    check_saved_model_path(model_dir)
+    if os.path.lexists(model_dir) and not model_dir.is_dir():
+        raise InvalidArgument(f"{model_dir} is not a folder: move it away, or export to another folder.")
+    for path in (*(model_dir.parent / name for name in (MODELS, BATCHING, MONITORING)), model_dir / CARD):
+        check_replaceable(path)
+
+
+def check_saved_model_path(path: Path) -> None:
+    """Raise `InvalidArgument` unless TensorFlow can load a SavedModel from this path, relative or absolute.
+
+    >>> check_saved_model_path(Path("exported_models/lenet5_none/1"))
+    """
+    check_text(path)
+    if found := _PATTERN.search(str(path)):
+        raise InvalidArgument(
+            f"TensorFlow cannot load a SavedModel from {path}, because of the {found[0]} in it: rename the folder, or "
+            "use a relative path without it."
+        )
+
+
+def is_generated(content: bytes) -> bool:
+    """Return whether the content of a file says in its first line that an export wrote it.
+
+    >>> is_generated(f"# {GENERATED}".encode()), is_generated(b"# My own models")
+    (True, False)
+    """
+    return GENERATED.encode() in content.partition(b"\n")[0]
+
+
+def check_replaceable(path: Path, is_own: Callable[[bytes], bool] = is_generated) -> None:
+    """Raise `InvalidArgument` if there is anything at `path` but a file whose content `is_own`, an export's.
+
+    >>> check_replaceable(Path("exported_models/models.config"))
+    """
+    # A pipe would make us wait; a link is nothing that an export writes.
+    if os.path.lexists(path) and not (path.is_file() and not path.is_symlink() and is_own(path.read_bytes())):
+        raise InvalidArgument(
+            f"{path} was not written by lenet-keras, so no export replaces it: move it away, or export to another "
+            "folder."
+        )
+
+
+def write_generated(path: Path, content: str) -> None:
+    """Write `content`, whose first line holds `GENERATED`, to a new file, or to one that an export has written.
+
+    Raises:
+        InvalidArgument: the file is somebody else's.
+        OSError: it cannot be read or written.
+    """
+    check_replaceable(path)
+    write_atomically(path, content.encode())
 
 
 def version_folders(model_dir: Path) -> list[Path]:
@@ -94,14 +178,17 @@ def write_server_configs(export_dir: Path, root: str = CONTAINER_ROOT, target: P
         target: the folder for the files; None: `export_dir`.
 
     Raises:
+        InvalidArgument: there is a file of that name that no export has written.
         OSError: a folder cannot be read, or a file cannot be written.
     """
     from google.protobuf import text_format
 
     folder = target or export_dir
+    for name in (MODELS, BATCHING, MONITORING):
+        check_replaceable(folder / name)
     models = text_format.MessageToString(models_config(export_dir, root))
     for name, content in ((MODELS, models), (BATCHING, _BATCHING), (MONITORING, _MONITORING)):
-        write_atomically(folder / name, (_GENERATED + content).encode())
+        write_generated(folder / name, f"# {GENERATED}\n{content}")
 
 
 def models_config(export_dir: Path, root: str) -> model_server_config_pb2.ModelServerConfig:

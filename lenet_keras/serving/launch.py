@@ -17,6 +17,7 @@ from lenet_keras.serving.config import (
     MODELS,
     MONITORING,
     REST_PORT,
+    check_saved_model_path,
     write_server_configs,
 )
 
@@ -127,8 +128,11 @@ def write_configs(backend: str, settings: ServerSettings) -> None:
     """Write the configuration of the models that exist now, with their paths as the server sees them.
 
     Raises:
+        InvalidArgument: the server cannot load a SavedModel from the path of the exports.
         OSError: the exports cannot be read, or the configuration cannot be written.
     """
+    if backend == BINARY:
+        check_saved_model_path(settings.export_dir)
     settings.configs.mkdir(parents=True, exist_ok=True)
     root = CONTAINER_ROOT if backend == DOCKER else str(settings.export_dir)
     write_server_configs(settings.export_dir, root, settings.configs)

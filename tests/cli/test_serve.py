@@ -106,7 +106,7 @@ def test_a_port_in_use_is_one_line(lenet_keras, trained):
         process = start(lenet_keras, trained[0], "--backend", "embedded", "--rest-port", port, "--grpc-port", "0")
         _, error = process.communicate(timeout=60)
     assert process.returncode == 1
-    assert "Address already in use" in error.splitlines()[-1]
+    assert error.splitlines()[-1] == f"Error: 127.0.0.1:{port}: Address already in use"
     assert "Traceback" not in error
 
 

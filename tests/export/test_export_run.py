@@ -64,6 +64,20 @@ def test_only_the_newest_versions_are_kept_if_requested(exported):
         export_run(run_dir, version.parents[1], keep=0)
 
 
+def test_a_foreign_file_is_refused_before_anything_is_exported(exported, tmp_path):
+    run_dir, version = exported
+    model_dir = tmp_path / "exports" / NAME
+    model_dir.mkdir(parents=True)
+    for path in (model_dir / "README.md", model_dir.parent / "models.config"):
+        path.write_text("my own\n")
+        with pytest.raises(InvalidArgument, match=f"^{path} was not written by lenet-keras"):
+            export_run(run_dir, tmp_path / "exports")
+        assert path.read_text() == "my own\n"
+        path.unlink()
+    assert names(model_dir) == []
+    assert RunFolder(run_dir).read_metrics()["export"] == str(version)
+
+
 def test_a_run_whose_metrics_are_not_its_models_is_not_published(tmp_path, sample_run):
     run_dir = shutil.copytree(sample_run, tmp_path / "run")
     folder = RunFolder(run_dir)

@@ -20,6 +20,7 @@ from lenet_keras.export.formats import export_file, export_run_file, run_litert,
 from lenet_keras.inference.run_model import load_run_model
 from lenet_keras.inference.saved_model import open_saved_model
 from lenet_keras.runs import RunFolder
+from lenet_keras.serving.config import check_replaceable
 
 RUN = {"litert": run_litert, "onnx": run_onnx}
 SUFFIXES = {"litert": "tflite", "onnx": "onnx"}
@@ -45,7 +46,8 @@ def test_a_file_agrees_with_the_model_for_any_batch(tmp_path, model, examples, e
 
 
 def test_the_class_names_are_published_too(tmp_path, model, examples, class_names):
-    found = export_file(model, tmp_path / "m", class_names, examples, "onnx")
+    export_file(model, tmp_path / "m", class_names, examples, "onnx")
+    found = export_file(model, tmp_path / "m", class_names, examples, "onnx")  # its own is replaced
     metadata = {entry.key: entry.value for entry in onnx.load(found.path).metadata_props}
     assert json.loads(metadata["class_names"]) == class_names
     export_file(model, tmp_path / "m", class_names, examples, "litert")
@@ -71,6 +73,8 @@ def test_a_file_whose_accuracy_differs_is_not_published(tmp_path, model, example
 def test_a_run_is_quantised_on_what_it_was_trained_on_and_its_accuracy_measured(tmp_path, sample_run):
     found = export_run_file(sample_run, "litert", tmp_path, int8=True)
     plain = export_run_file(sample_run, "litert", tmp_path)
+    for own in (found.path, plain.path):
+        check_replaceable(own, lambda content: all(name in content for name in formats._OUTPUTS))
     assert names(found.path.parent) == [
         "labels.txt", "lenet5_none_fashion_mnist_sample.int8.tflite", "lenet5_none_fashion_mnist_sample.tflite",
     ]  # fmt: skip
@@ -83,6 +87,25 @@ def test_a_run_is_quantised_on_what_it_was_trained_on_and_its_accuracy_measured(
     assert plain.accuracy == pytest.approx(RunFolder(sample_run).read_metrics()["test"]["accuracy"])
     assert abs(found.accuracy - plain.accuracy) <= 0.02
     assert 1e-5 < found.largest_difference < 0.1  # it is quantised
+
+
+@pytest.mark.parametrize(
+    ("file_format", "name"), [("onnx", "m.onnx"), ("litert", "m.tflite"), ("litert", "labels.txt")]
+)
+def test_a_file_that_no_export_wrote_is_never_replaced(tmp_path, model, examples, class_names, file_format, name):
+    (tmp_path / name).write_text("my own")
+    with pytest.raises(InvalidArgument, match=f"^{tmp_path}/{name} was not written by lenet-keras, .*: move it away"):
+        export_file(model, tmp_path / "m", class_names, examples, file_format)
+    assert names(tmp_path) == [name]
+    assert (tmp_path / name).read_text() == "my own"
+
+
+def test_a_folder_for_temporary_files_that_tensorflow_cannot_load_from_is_refused(
+    tmp_path, model, examples, class_names, monkeypatch
+):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "a[b]"))
+    with pytest.raises(InvalidArgument, match=r"cannot load a SavedModel from .*/a\[b\]"):
+        export_file(model, tmp_path / "m", class_names, examples, "litert")
 
 
 def test_a_quantisation_that_lost_too_much_is_not_published(tmp_path, sample_run):

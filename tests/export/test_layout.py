@@ -2,9 +2,8 @@
 
 import pytest
 
-from lenet_keras.export.publish import model_name
 from lenet_keras.inference.saved_model import read_labels, write_labels
-from lenet_keras.serving.config import model_folders, version_folders
+from lenet_keras.serving.config import model_folders, model_name, version_folders
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 import gc
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -68,13 +69,48 @@ def test_versions_count_up_silently_from_the_largest(model_dir, model, class_nam
     assert capfd.readouterr() == ("", "")
 
 
-def test_the_oldest_versions_are_removed(tmp_path):
-    for name in ["2", "10", "9", "notes", ".0123abcd.export"]:
+def test_the_oldest_versions_are_removed(published, tmp_path):
+    for name in ["2", "10", "9"]:
+        shutil.copytree(published, tmp_path / name)
+    for name in ["notes", ".0123abcd.export"]:
         (tmp_path / name).mkdir()
     publish.remove_old_versions(tmp_path, keep=2)
     assert names(tmp_path) == [".0123abcd.export", "10", "9", "notes"]
     publish.remove_old_versions(tmp_path, keep=5)
     assert names(tmp_path) == [".0123abcd.export", "10", "9", "notes"]
+
+
+def test_numbered_folders_that_are_not_only_our_exports_are_kept_and_named(published, tmp_path, caplog):
+    for name in ["3", "4", "6", "7", "8"]:
+        shutil.copytree(published, tmp_path / name)
+    (tmp_path / "3" / "notes.txt").touch()
+    (tmp_path / "4" / "assets.extra" / "deep").mkdir()
+    (tmp_path / "4" / "assets.extra" / "deep" / "notes.txt").touch()
+    (tmp_path / "6" / "assets.extra" / "tf_serving_warmup_requests").unlink()  # another program's SavedModel
+    (tmp_path / "5").mkdir()
+    (tmp_path / "5" / "thesis.tex").touch()
+    (tmp_path / "1").touch()
+    (tmp_path / "2").symlink_to(published)
+    publish.remove_old_versions(tmp_path, keep=1)
+    assert names(tmp_path) == ["1", "2", "3", "4", "5", "6", "8"]
+    assert [message.partition(" is kept")[0] for message in caplog.messages] == [f"{tmp_path}/{i}" for i in range(1, 7)]
+    assert (published / "saved_model.pb").is_file()
+
+
+@pytest.mark.parametrize("name", ["a[b]c", "a\\b"])
+def test_a_path_that_tensorflow_cannot_load_from_is_refused(published, tmp_path, monkeypatch, name):
+    """TensorFlow itself fails; if it no longer does, the check can go."""
+    version = shutil.copytree(published, tmp_path / name / "1")
+    with pytest.raises(FileNotFoundError, match="Failed to find any matching files"):
+        tf.saved_model.load(str(version))
+    with pytest.raises(InvalidArgument, match="cannot load a SavedModel from"):
+        open_saved_model(version)
+    monkeypatch.chdir(version.parent)
+    assert open_saved_model(Path("1")).class_names[1] == "Trouser"
+
+
+def test_a_path_of_unusual_characters_is_loaded(published, tmp_path):
+    assert open_saved_model(shutil.copytree(published, tmp_path / "a{b,c} 'd'\n#%é" / "1")).class_names[1] == "Trouser"
 
 
 def test_a_number_taken_meanwhile_is_left_alone(tmp_path, monkeypatch):
@@ -212,6 +248,12 @@ def test_a_file_where_the_folder_should_be_is_named(tmp_path, model, class_names
     (tmp_path / "file").touch()
     with pytest.raises(ExportError, match=f"cannot export to {tmp_path}/file/lenet5_none: .*Not a directory"):
         export_model(model, tmp_path / "file" / "lenet5_none", class_names, examples)
+
+
+def test_an_export_to_where_nothing_can_be_loaded_is_refused(tmp_path, model, class_names, examples):
+    with pytest.raises(InvalidArgument, match="cannot load a SavedModel from"):
+        export_model(model, tmp_path / "a[b]" / "lenet5_none", class_names, examples)
+    assert names(tmp_path) == []
 
 
 def test_a_model_with_infinite_weights_is_not_exported(model_dir, class_names, examples):

@@ -14,6 +14,7 @@ from grpc import StatusCode
 from tensorflow_serving.apis import model_service_pb2, predict_pb2, prediction_service_pb2
 from tornado import netutil
 
+from lenet_keras.files import naming
 from lenet_keras.serving.embedded.batching import Batcher
 from lenet_keras.serving.embedded.signatures import BadRequest, ServingError, read_tensor, write_tensor
 from lenet_keras.serving.embedded.store import ModelStore
@@ -34,8 +35,9 @@ class GrpcServer:
         Raises:
             OSError: the address or port is not available.
         """
-        for probe in netutil.bind_sockets(port, host):  # gRPC does not say why it cannot, and writes to stderr
-            probe.close()
+        with naming(f"{host}:{port}"):
+            for probe in netutil.bind_sockets(port, host):  # gRPC does not say why it cannot, and writes to stderr
+                probe.close()
         self._threads = futures.ThreadPoolExecutor(_THREADS, thread_name_prefix="grpc")
         self._server = grpc.server(
             self._threads,

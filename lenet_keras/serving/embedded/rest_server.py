@@ -11,6 +11,7 @@ from typing import Any
 from grpc import StatusCode
 from tornado import httpserver, iostream, netutil, web
 
+from lenet_keras.files import naming
 from lenet_keras.serving.embedded import rest_json
 from lenet_keras.serving.embedded.batching import Batcher
 from lenet_keras.serving.embedded.signatures import BadRequest, ServingError
@@ -38,7 +39,8 @@ class RestServer:
         Raises:
             OSError: the address or port is not available.
         """
-        self._sockets = netutil.bind_sockets(port, host)
+        with naming(f"{host}:{port}"):
+            self._sockets = netutil.bind_sockets(port, host)
         self.port: int = self._sockets[0].getsockname()[1]
         self.active: set[_Handler] = set()
         self.stopping = False

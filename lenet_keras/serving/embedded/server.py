@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lenet_keras.errors import InvalidArgument
+from lenet_keras.files import local_path
+from lenet_keras.serving.config import check_saved_model_path
 from lenet_keras.serving.embedded.batching import Batcher
 from lenet_keras.serving.embedded.grpc_server import GrpcServer
 from lenet_keras.serving.embedded.rest_server import RestServer
@@ -55,9 +57,11 @@ def running_server(
         interval: seconds between two scans for new versions.
 
     Raises:
-        InvalidArgument: `export_dir` is not a folder.
+        InvalidArgument: `export_dir` is not a folder, or a path that TensorFlow cannot load a SavedModel from.
         OSError: a port is not available.
     """
+    export_dir = local_path(export_dir)
+    check_saved_model_path(export_dir)
     if not export_dir.is_dir():
         raise InvalidArgument(f"{export_dir} is not a folder")
     store, servers = ModelStore(export_dir, interval), list[GrpcServer | RestServer]()

@@ -12,7 +12,7 @@ from grpc import StatusCode
 from tensorflow.core.protobuf import saved_model_pb2
 from tensorflow_serving.apis import prediction_log_pb2
 
-from lenet_keras.serving.config import WARMUP
+from lenet_keras.serving.config import WARMUP, check_saved_model_path
 from lenet_keras.serving.embedded.signatures import ServingError, Signature, read_tensor, signatures_of
 
 DEFAULT_SIGNATURE = "serving_default"
@@ -63,6 +63,7 @@ class ModelVersion:
             ServingError: it cannot be loaded, or does not run.
         """
         try:
+            check_saved_model_path(self.folder)
             loaded = tf.saved_model.load(str(self.folder))
             signatures = signatures_of(loaded)
             # Not part of TensorFlow's documented API, but the only source of what GetModelMetadata returns.
