@@ -2,15 +2,36 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
+from typing import Any
 
 import click
 
+from lenet_keras.errors import InvalidArgument
+from lenet_keras.files import local_path
 from lenet_keras.serving.config import DEFAULT_EXPORT_DIR
 
+
+class LocalPath(click.Path):
+    """A path of this machine: `~` is expanded, which a shell does not do in `--option=~/folder`; a URL is refused."""
+
+    def __init__(self, **kinds: bool) -> None:
+        super().__init__(path_type=Path, **kinds)
+
+    def convert(self, value: str | os.PathLike[str], param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Return the path as a `Path`."""
+        try:
+            path = local_path(value)
+        except InvalidArgument as error:
+            self.fail(str(error), param, ctx)
+        return super().convert(path, param, ctx)
+
+
 LOCALHOST = "127.0.0.1"
-FOLDER = click.Path(file_okay=False, path_type=Path)
-EXISTING_FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
+FILE = LocalPath()
+FOLDER = LocalPath(file_okay=False)
+EXISTING_FOLDER = LocalPath(exists=True, file_okay=False)
 
 data_dir = click.option(
     "--data-dir",

@@ -12,7 +12,7 @@ from . import options
 
 
 @click.command()
-@click.argument("images", type=click.Path(path_type=Path), nargs=-1, required=True, metavar="IMAGE...")
+@click.argument("images", type=options.FILE, nargs=-1, required=True, metavar="IMAGE...")
 @click.option("--model", type=options.FOLDER, help="Run folder or SavedModel.  [default: the last export]")
 @click.option(
     "--url",

@@ -8,9 +8,11 @@ from pathlib import Path
 
 import click
 
+from . import options
+
 
 @click.command()
-@click.argument("runs", type=click.Path(exists=True, file_okay=False, path_type=Path), default=Path("runs"))
+@click.argument("runs", type=options.EXISTING_FOLDER, default=Path("runs"))
 @click.option("--port", type=click.IntRange(0, 65535), default=6006, help="Port to listen on; 0 takes a free one.")
 @click.option("--host", default="127.0.0.1", help="Address to listen on.")
 def command(runs: Path, port: int, host: str) -> None:

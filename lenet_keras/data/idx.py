@@ -127,8 +127,12 @@ def creating_idx_folder(target: Path) -> Iterator[Path]:
     """Yield a temporary folder to fill, which becomes `target`, unless another process has created it in the meantime.
 
     Raises:
-        LenetKerasError: the folder cannot be written to.
+        LenetKerasError: something is there already, or the folder cannot be written to.
     """
+    if exists(target):
+        raise LenetKerasError(
+            f"{target}: expected nothing there yet, found something without the dataset; move it away."
+        )
     try:
         with creating_folder(target) as temporary:
             yield temporary

@@ -21,7 +21,7 @@ from lenet_keras.data.debian import (
 from lenet_keras.data.idx import IDX_NAMES, exists, holds_idx, read_idx_folder
 from lenet_keras.data.tfds import download_with_tfds, find_prepared, read_prepared, tfds_root
 from lenet_keras.errors import DatasetNotFound, LenetKerasError
-from lenet_keras.files import cache_folder
+from lenet_keras.files import cache_folder, local_path
 
 logger = logging.getLogger(__name__)
 
@@ -57,11 +57,11 @@ def load(name: str, data_dir: Path | None = None) -> Dataset:
         data_dir: look only here: for a folder prepared by TFDS, then for IDX files.
 
     Raises:
-        InvalidArgument: no such dataset.
+        InvalidArgument: no such dataset, or a folder that is a URL.
         DatasetNotFound: `data_dir` does not hold it, or no source can be reached.
         DatasetDamaged: a file is missing or damaged.
     """
-    spec = dataset_spec(name)
+    spec, data_dir = dataset_spec(name), data_dir and local_path(data_dir)
     found = _find(spec, data_dir)
     if found is None and data_dir is not None:
         raise DatasetNotFound(_not_in(data_dir, spec), name, data_dir)
@@ -80,11 +80,11 @@ def prepare(name: str, data_dir: Path | None = None) -> Path:
             cache for the Debian package.
 
     Raises:
-        InvalidArgument: no such dataset.
+        InvalidArgument: no such dataset, or a folder that is a URL.
         DatasetNotFound: no source can be reached.
         DatasetDamaged: a file is missing or damaged.
     """
-    spec = dataset_spec(name)
+    spec, data_dir = dataset_spec(name), data_dir and local_path(data_dir)
     place, folder = _find(spec, data_dir) or _fetch(spec, data_dir)
     _read(spec, place, folder)
     return folder
@@ -97,9 +97,9 @@ def availability(name: str, data_dir: Path | None = None) -> list[Availability]:
     [True]
 
     Raises:
-        InvalidArgument: no such dataset.
+        InvalidArgument: no such dataset, or a folder that is a URL.
     """
-    spec = dataset_spec(name)
+    spec, data_dir = dataset_spec(name), data_dir and local_path(data_dir)
     rows = []
     for place in _places(spec, data_dir):
         folder = place.find(spec)

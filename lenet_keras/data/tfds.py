@@ -26,7 +26,7 @@ from lenet_keras.data.arrays import Split, checked_splits
 from lenet_keras.data.catalogue import DatasetSpec
 from lenet_keras.data.idx import IDX_FILES, IDX_NAMES, creating_idx_folder, idx_bytes, read_idx_folder
 from lenet_keras.errors import DatasetDamaged, DatasetNotFound
-from lenet_keras.files import cache_folder
+from lenet_keras.files import cache_folder, local_path
 
 logger = logging.getLogger(__name__)
 
@@ -42,8 +42,11 @@ def tfds_root() -> Path:
     >>> with mock.patch.dict(os.environ, TFDS_DATA_DIR="/data/tfds"):
     ...     tfds_root().as_posix()
     '/data/tfds'
+
+    Raises:
+        InvalidArgument: the variable holds a URL.
     """
-    return Path(os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets").expanduser()
+    return local_path(os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets", "TFDS_DATA_DIR")
 
 
 def find_prepared(name: str, root: Path) -> Path | None:

@@ -200,9 +200,16 @@ def test_a_second_training_in_the_folder_is_rejected_with_the_name_of_the_first(
         (["--resume", "always"], 2, "'always' is not one of 'run', 'auto'"),
         (["--checkpoint-steps", "0"], 2, "checkpoint_steps must be 1 or more. Received: 0"),
         (["--data-dir", "nowhere"], 1, "nowhere"),
-        (["--run-dir", "."], 2, ". exists but is not a run folder. Choose another folder with --run-dir."),
+        (
+            ["--run-dir", "."],
+            2,
+            ". exists but is not a run folder: it holds notes.txt. Choose another folder with --run-dir.",
+        ),
         (["--run-dir", "notes.txt"], 2, "Directory 'notes.txt' is a file"),
         (["--run-dir", "notes.txt/run"], 1, "notes.txt"),
+        (["--run-dir=gs://bucket/run"], 2, "Invalid value for '--run-dir': gs://bucket/run is a URL"),
+        (["--export-dir", "a[1]"], 2, "cannot load a SavedModel from a[1]/lenet5_none_fashion_mnist_sample"),
+        (["--resume", "--run-dir", "."], 2, ". exists but is not a run folder: it holds notes.txt."),
     ],
 )
 def test_bad_input_gets_one_line_and_leaves_nothing(run, tmp_path, arguments, code, message):

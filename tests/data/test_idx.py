@@ -6,9 +6,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from lenet_keras.data.idx import IDX_NAMES, idx_bytes, read_idx, read_idx_folder
+from lenet_keras.data.idx import IDX_NAMES, creating_idx_folder, idx_bytes, read_idx, read_idx_folder
 from lenet_keras.data.load import SAMPLE_FOLDER
-from lenet_keras.errors import DatasetDamaged
+from lenet_keras.errors import DatasetDamaged, LenetKerasError
 
 
 @pytest.mark.parametrize("shape", [(3,), (2, 4, 5)])
@@ -84,6 +84,16 @@ def test_a_wrong_checksum_names_file_expected_and_found(tmp_path: Path) -> None:
     path.write_bytes(idx_bytes(np.zeros(20, np.uint8)))
     with pytest.raises(DatasetDamaged, match=rf"{path}: SHA-256.* expected 0{{64}}, found \w{{64}}; do this"):
         read_idx(path, "do this", sha256="0" * 64)
+
+
+def test_a_folder_that_holds_something_else_is_not_replaced(tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").touch()
+    with (
+        pytest.raises(LenetKerasError, match=f"^{tmp_path}: expected nothing there yet, .*; move it away"),
+        creating_idx_folder(tmp_path),
+    ):
+        pass
+    assert [path.name for path in tmp_path.iterdir() if path.name != "home"] == ["notes.txt"]
 
 
 def test_checksums_of_compressed_files_are_verified_and_raw_files_rejected(sample_copy: Path) -> None:
