@@ -59,12 +59,15 @@ class TrainingState:
             early follows from it, so there are no counters.
         progress: of the epoch after those.
         best: the model's variables after the epoch with the lowest validation loss; empty without early stopping.
+        stopped_of: how many epochs were requested when a callback stopped the training after those of `history`; None:
+            none did.
     """
 
     variables: Arrays
     history: list[dict[str, float]] = field(default_factory=list)
     progress: EpochProgress = EpochProgress()
     best: Arrays = field(default_factory=dict)
+    stopped_of: int | None = None
 
 
 class StateDamaged(RunDamaged):
@@ -107,7 +110,12 @@ def encode(state: TrainingState) -> bytes:
     Arrays "variables/…" and "best/…"; "meta", JSON text; "sha256", the checksum of all of them in hexadecimal. The
     archive's own CRC-32 protects each array; the checksum also proves that they belong together and none is missing.
     """
-    meta = {"format": STATE_FORMAT, "history": state.history, "progress": dataclasses.asdict(state.progress)}
+    meta = {
+        "format": STATE_FORMAT,
+        "history": state.history,
+        "progress": dataclasses.asdict(state.progress),
+        "stopped_of": state.stopped_of,
+    }
     arrays = {
         "meta": np.array(json.dumps(meta)),
         **{f"variables/{key}": value for key, value in state.variables.items()},
@@ -159,6 +167,7 @@ def decode(content: bytes, name: str) -> TrainingState:
         history=meta["history"],
         progress=EpochProgress(**meta["progress"]),
         best=_with_prefix("best/", arrays),
+        stopped_of=meta.get("stopped_of"),  # absent where an earlier version wrote it
     )
 
 
@@ -201,6 +210,7 @@ class StateStore:
             if temporary.read_bytes() != content:
                 raise OSError(None, "the file system returned different bytes from those written")
             if self._newest_is_intact:  # a damaged one must not replace the intact one before it
+                self._newest_is_intact = False  # nor may one be missed here that an interruption has moved already
                 self.newest.replace(self.previous)
         self._newest_is_intact = True
 

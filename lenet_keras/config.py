@@ -126,6 +126,25 @@ class TrainConfig:
         """Return every setting by name, as JSON values."""
         return dataclasses.asdict(self)
 
+    def shown(self) -> dict[str, bool | int | float | str]:
+        """Return every setting by name, as people read it: what is not set is "auto" or "off".
+
+        >>> TrainConfig().shown()["devices"], TrainConfig().shown()["early_stopping"]
+        ('auto', 'off')
+        """
+        return {
+            name: value if value is not None else "auto" if name == "devices" else "off"
+            for name, value in self.to_json().items()
+        }
+
+    def has_stopped_early(self, epochs: int, best_epoch: int | None) -> bool:
+        """Return whether early stopping ends a run after `epochs` epochs, the best of which was `best_epoch`.
+
+        >>> TrainConfig(early_stopping=2).has_stopped_early(5, best_epoch=3)
+        True
+        """
+        return self.early_stopping is not None and best_epoch is not None and epochs - best_epoch >= self.early_stopping
+
     @classmethod
     def from_json(cls, settings: Mapping[str, Any]) -> TrainConfig:
         """Return the settings that `to_json` wrote.
@@ -143,7 +162,7 @@ class TrainConfig:
 
     def differences(self, other: TrainConfig) -> list[str]:
         """List the settings that prevent `other` from resuming this run, each as "learning_rate: 0.0001, now 0.001"."""
-        ours, theirs = self.to_json(), other.to_json()
+        ours, theirs = self.shown(), other.shown()
         return [
             f"{name}: {ours[name]}, now {theirs[name]}"
             for name in ours

@@ -260,12 +260,8 @@ class RunFolder:
         return content
 
     def write_history(self, rows: Sequence[Mapping[str, float]]) -> None:
-        """Write history.csv: a row per epoch, columns `HISTORY_COLUMNS`; without validation images, two are empty."""
-        text = io.StringIO()
-        writer = csv.DictWriter(text, HISTORY_COLUMNS, lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
-        write_atomically(self.history_csv, text.getvalue().encode())
+        """Write history.csv, as `history_csv` returns it."""
+        write_atomically(self.history_csv, history_csv(rows))
 
     def write_metrics(self, metrics: Mapping[str, Any]) -> None:
         """Write metrics.json."""
@@ -288,6 +284,19 @@ class RunFolder:
             if metrics[split] is not None and not all(_is_figure(metrics[split].get(x)) for x in ("loss", "accuracy")):
                 raise RunDamaged(f"{self.metrics_json} is damaged: {split} has no loss or no accuracy.")
         return metrics
+
+
+def history_csv(rows: Sequence[Mapping[str, float]]) -> bytes:
+    """Return the content of history.csv: a row per epoch, columns `HISTORY_COLUMNS`; without validation, two are empty.
+
+    >>> history_csv([{"epoch": 1, "loss": 0.5}]).splitlines()[1]
+    b'1,0.5,,,,,,'
+    """
+    text = io.StringIO()
+    writer = csv.DictWriter(text, HISTORY_COLUMNS, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue().encode()
 
 
 def _is_figure(value: object) -> bool:

@@ -14,6 +14,7 @@ from lenet_keras.data.arrays import Split
 from lenet_keras.distribution.strategy import Placement
 from lenet_keras.errors import Diverged
 from lenet_keras.inference.measure import Predictor, loss_and_accuracy
+from lenet_keras.training.interruption import CtrlC
 from lenet_keras.training.loop import TrainingLoop
 
 Save = Callable[[TrainingState], None]
@@ -36,12 +37,15 @@ class Epochs:
         self._config = config
         self._validation = validation
         self._best: Arrays = {}
+        self._stopped_of: int | None = None  # as in the state
+        self._unsaved: TrainingState | None = None  # what an interruption at the end of an epoch saves
         self._variables = [*model.variables, *model.optimizer.variables]
         self._workers = placement.workers
         self._loop = TrainingLoop(model, training, config.batch_size, placement.strategy, xla=config.xla)
         self._progress = EpochProgress()
         self._is_consistent = False  # whether variables, progress and history belong to the same step
         self._predict = Predictor(model, placement.workers)
+        self._ctrl_c = CtrlC()
 
     @property
     def place(self) -> str | None:
@@ -60,11 +64,13 @@ class Epochs:
 
     @property
     def is_done(self) -> bool:
-        """Whether all epochs are trained, or the validation loss has not decreased for `early_stopping` of them."""
+        """Whether all epochs are trained, or early stopping or a callback has ended the training."""
         done = len(self.history)
-        if self.best_epoch is not None and self._config.early_stopping is not None:
-            return done >= self._config.epochs or done - self.best_epoch >= self._config.early_stopping
-        return done >= self._config.epochs
+        return (
+            done >= self._config.epochs
+            or self._config.has_stopped_early(done, self.best_epoch)
+            or (self._stopped_of is not None and self._config.epochs <= self._stopped_of)
+        )
 
     def restore(self, state: TrainingState) -> None:
         """Resume from `state`.
@@ -76,39 +82,54 @@ class Epochs:
         self.history = list(state.history)
         self._progress = state.progress
         self._best = state.best
+        self._stopped_of = state.stopped_of
 
     def run(self, callbacks: Sequence[keras.callbacks.Callback], save: Save) -> None:
         """Train the remaining epochs, calling `save` with the state at the end of each; end with the best weights.
 
+        A first Ctrl-C waits until the loop is between two calls, if Python's own handler would have raised
+        `KeyboardInterrupt` anywhere.
+
         Raises:
             Diverged: the loss or a weight became infinite or NaN; none of it was saved.
-            KeyboardInterrupt: passed on, after the state has been saved if it came between two calls of the loop. A
-                callback that raises it in `on_train_batch_end` loses no step, and stops all workers at the same one.
+            KeyboardInterrupt: passed on, after the state has been saved. Only one that comes within a call of the loop
+                loses the steps since the last state. A callback that raises it in `on_train_batch_end` loses none, and
+                stops all workers at the same step; one that raises it in `on_epoch_end` is called again for the epoch.
         """
         self.model.stop_training = False
         listeners = keras.callbacks.CallbackList(
             list(callbacks), model=self.model, epochs=self._config.epochs, steps=self._loop.steps, verbose=0
         )
         self._is_consistent = True
-        try:
-            listeners.on_train_begin()
-            while not self.is_done and not self.model.stop_training:
-                self._call(listeners.on_epoch_begin, len(self.history))  # callbacks count from 0
-                self._train_steps(listeners, save)
-                row = self._measure_epoch()
-                logs = {name: row[name] for name in row if name != "epoch"}
-                self._call(listeners.on_epoch_end, len(self.history), logs)
-                self.model.stop_training = self._workers.any(self.model.stop_training)
-                self._close_epoch(row)
-                save(self._state())
-            self._call(listeners.on_train_end)
-        except KeyboardInterrupt:
-            if self._is_consistent and self._progress.step:
-                self._check_weights()
-                save(self._state())
-            raise
+        with self._ctrl_c.held_back():
+            try:
+                self._run(listeners, save)
+            except KeyboardInterrupt:
+                if self._unsaved is not None:
+                    save(self._unsaved)
+                elif self._is_consistent and self._progress.step:
+                    self._check_weights()
+                    save(self._state())
+                raise
         if self._best:
             restore(self.model.variables, self._best)
+
+    def _run(self, listeners: keras.callbacks.CallbackList, save: Save) -> None:
+        listeners.on_train_begin()
+        while not self.is_done and not self.model.stop_training:
+            self._call(listeners.on_epoch_begin, len(self.history))  # callbacks count from 0
+            self._train_steps(listeners, save)
+            row = self._measure_epoch()
+            # From here to the end of the epoch, an interruption saves one of two states: callbacks may change the
+            # model, so if they are not done, the one before them, with which the resumed run calls them again.
+            self._unsaved = self._state()
+            self._call(listeners.on_epoch_end, len(self.history), {name: row[name] for name in row if name != "epoch"})
+            self._unsaved = closed = self._closed(row, self._workers.any(self.model.stop_training))
+            save(closed)
+            self.history, self._progress, self._best = closed.history, closed.progress, closed.best
+            self._stopped_of = closed.stopped_of
+            self._unsaved = None
+        self._call(listeners.on_train_end)
 
     def _train_steps(self, listeners: keras.callbacks.CallbackList, save: Save) -> None:
         order = self._loop.order(self._config.seed, len(self.history))
@@ -133,6 +154,7 @@ class Epochs:
         is_interrupted = False
         try:
             listener(*arguments)
+            is_interrupted = self._ctrl_c.is_waiting
         except KeyboardInterrupt:
             is_interrupted = True
         if self._workers.any(is_interrupted):
@@ -153,16 +175,21 @@ class Epochs:
         agreed = self._workers.from_chief(np.array(list(row.values()), np.float64))
         return {**dict(zip(row, agreed.tolist(), strict=True)), "epoch": row["epoch"]}
 
-    def _close_epoch(self, row: dict[str, float]) -> None:
-        self._is_consistent = False
-        self.history.append(row)
-        self._progress = EpochProgress()
-        if self.best_epoch == len(self.history):
-            self._best = capture(self.model.variables)
-        self._is_consistent = True
+    def _closed(self, row: dict[str, float], is_stopped: bool) -> TrainingState:
+        history = [*self.history, row]
+        is_best = self._config.early_stopping is not None and row["val_loss"] < min(
+            (earlier["val_loss"] for earlier in self.history), default=np.inf
+        )
+        return TrainingState(
+            capture(self._variables),
+            history,
+            EpochProgress(),
+            capture(self.model.variables) if is_best else self._best,
+            self._config.epochs if is_stopped else None,
+        )
 
     def _state(self) -> TrainingState:
-        return TrainingState(capture(self._variables), self.history, self._progress, self._best)
+        return TrainingState(capture(self._variables), self.history, self._progress, self._best, self._stopped_of)
 
     def _check_weights(self) -> None:
         # In the step that makes a weight infinite the loss is still finite.

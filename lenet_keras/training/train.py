@@ -20,7 +20,7 @@ from lenet_keras.distribution.cluster import DEFAULT_CLUSTER_TIMEOUT, find_clust
 from lenet_keras.distribution.join import join, lead, reject, release
 from lenet_keras.distribution.strategy import Placement, place, recorded_cpu_devices
 from lenet_keras.distribution.workers import Workers
-from lenet_keras.errors import InvalidArgument, LenetKerasError, RunNotFound, SettingsDiffer
+from lenet_keras.errors import InvalidArgument, LenetKerasError, RunDamaged, RunNotFound
 from lenet_keras.files import replacing
 from lenet_keras.inference.measure import Predictor, loss_and_accuracy, softmax
 from lenet_keras.runs import RunFolder
@@ -28,6 +28,7 @@ from lenet_keras.runtime import command, git_commit, processor, versions
 from lenet_keras.tensorboard.callback import EpochLog
 from lenet_keras.tensorboard.report import write_test_report
 from lenet_keras.training.epochs import Epochs
+from lenet_keras.training.finished import left_alone, own_settings
 from lenet_keras.training.replicas import trained_model, training_model
 
 logger = logging.getLogger(__name__)
@@ -68,8 +69,9 @@ def train(
         config: the settings.
         run_dir: the run folder, created if it is missing; see `lenet_keras.runs`.
         data_dir: the folder that holds the dataset, as in `lenet_keras.data.load.load`.
-        resume: continue the run in `run_dir` from its last saved state. Nothing is done for a finished one, unless
-            `config` has more epochs than it was started with. "auto" starts a run if there is none.
+        resume: continue the run in `run_dir` from its last saved state. A finished one is only read, unless `config`
+            has more epochs than it was started with and early stopping did not end it, or one of its files is damaged
+            and follows from the state. "auto" starts a run if there is none.
         overwrite: replace the run in `run_dir`.
         callbacks: further Keras callbacks. `on_train_batch_end` is called once for several steps, with the number of
             the last one, as under Keras's `steps_per_execution`. In a cluster each worker has its own.
@@ -86,7 +88,8 @@ def train(
         ClusterError: a worker did not join, has other settings or versions, or was lost.
         Diverged: the loss or a weight became infinite or NaN.
         OSError: `run_dir` cannot be written to; what was saved before is intact.
-        KeyboardInterrupt: passed on; the run can be resumed.
+        KeyboardInterrupt: passed on; the run can be resumed. Unless the program handles SIGINT itself, a first Ctrl-C
+            waits until the current steps are done and loses none.
     """
     folder = RunFolder(run_dir)
     states = StateStore(folder.path)
@@ -97,8 +100,13 @@ def train(
             plan = Plan.from_bytes(join(cluster, _terms(config), cluster_timeout))
         else:
             try:
-                stack.enter_context(folder.locked())
-                plan = _decide(folder, states, config, resume, overwrite)
+                # A finished run needs no lock: it may be on a medium that cannot be written to.
+                finished = left_alone(folder, states, config, is_locked=False) if resume else None
+                if finished is None:
+                    stack.enter_context(folder.locked())
+                    plan = _decide(folder, states, config, resume, overwrite)
+                else:
+                    plan = Plan("nothing", metrics=finished)
             except LenetKerasError as error:
                 if cluster is not None:
                     reject(cluster, str(error))
@@ -186,13 +194,13 @@ def _decide(
         return Plan("start")
     if not folder.is_run:
         raise RunNotFound(f"{folder.path} holds no run to resume.")
-    before = folder.read_config()
-    if differences := before.differences(config):
-        raise SettingsDiffer(f"{folder.path} was started with other settings ({'; '.join(differences)}).")
-    if folder.is_finished and config.epochs <= before.epochs:
-        logger.info("%s is finished; more epochs would continue it", folder.path)
-        return Plan("nothing", metrics=folder.read_metrics())
-    return Plan("resume", states.read(), cpu_devices=recorded_cpu_devices(folder.read_record()))
+    own_settings(folder, config)
+    if (metrics := left_alone(folder, states, config, is_locked=True)) is not None:
+        return Plan("nothing", metrics=metrics)
+    state = states.read()
+    if state is None and (folder.is_finished or folder.history_csv.exists()):
+        raise RunDamaged(f"{states.newest} is missing: the run cannot be continued without it.")
+    return Plan("resume", state, cpu_devices=recorded_cpu_devices(folder.read_record()))
 
 
 def _open(folder: RunFolder, config: TrainConfig, plan: Plan, dataset: Dataset, placement: Placement) -> None:
@@ -245,7 +253,7 @@ def _finalize(
     if workers.is_chief:
         write_test_report(
             folder.path,
-            settings={name: "off" if value is None else value for name, value in config.to_json().items()},
+            settings=config.shown(),
             images=dataset.test.images,
             labels=dataset.test.labels,
             probabilities=softmax(logits).astype("float32"),
