@@ -17,6 +17,7 @@ from . import options
 def command(ctx: click.Context, data_dir: Path | None) -> None:
     """List the datasets and where each would come from, or prepare one."""
     if ctx.invoked_subcommand is not None:
+        ctx.obj = data_dir
         return
     from lenet_keras.data.load import availability
 
@@ -35,8 +36,12 @@ def command(ctx: click.Context, data_dir: Path | None) -> None:
 @command.command()
 @click.argument("name", type=click.Choice(list(DATASETS)))
 @options.data_dir
-def prepare(name: str, data_dir: Path | None) -> None:
+@click.pass_obj
+def prepare(earlier: Path | None, name: str, data_dir: Path | None) -> None:
     """Fetch a dataset if needed and check it, so that training starts at once."""
+    # --data-dir may stand before the subcommand as well.
+    if earlier is not None and data_dir is not None and earlier.absolute() != data_dir.absolute():
+        raise click.UsageError(f"--data-dir is given twice, as {earlier} and as {data_dir}.")
     from lenet_keras.data.load import prepare as prepare_dataset
 
-    click.echo(prepare_dataset(name, data_dir))
+    click.echo(prepare_dataset(name, data_dir or earlier))

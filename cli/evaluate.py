@@ -18,7 +18,7 @@ from . import options
     "--dataset",
     type=click.Choice(list(DATASETS)),
     metavar="NAME",
-    help="Dataset; see lenet-keras data.  [default: the run's; else fashion_mnist]",
+    help="Dataset; see lenet-keras data.  [default: the one that the model was trained on]",
 )
 @options.data_dir
 @options.as_json

@@ -25,6 +25,7 @@ _ADVICE: dict[type[errors.LenetKerasError], str] = {
     errors.RunExists: "Continue it with --resume, replace it with --overwrite, or choose another folder with "
     "--run-dir.",
     errors.NotARunFolder: "Choose another folder with --run-dir.",
+    errors.DatasetRequired: "Name it with --dataset.",
     errors.RunNotFound: "Start one with lenet-keras train, without --resume.",
     errors.SettingsDiffer: "Resume it with its own settings, or choose another folder with --run-dir.",
     errors.RunInUse: "Wait until that process has ended, or choose another folder with --run-dir.",

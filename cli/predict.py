@@ -40,6 +40,8 @@ def command(
 
     Uses a run, an exported model or, with --url, a TensorFlow Serving that is running or starting up.
     """
+    if model is not None and ctx.get_parameter_source("export_dir") is ParameterSource.COMMANDLINE and url is None:
+        raise click.UsageError("--export-dir does nothing with --model.")
     for name in ("wait",) if url is None else ("model", "export_dir"):
         if ctx.get_parameter_source(name) is ParameterSource.COMMANDLINE:
             option = f"--{name.replace('_', '-')}"
@@ -62,9 +64,8 @@ def command(
         return
     from .tables import show_table
 
-    version = predictions[0].version
     show_table(
-        classifier.source if version is None else f"{classifier.source}, version {version}",
+        classifier.source if url is None else f"{classifier.source}, version {predictions[0].version}",
         ["image", "class", "probability"],
         [
             [path, found.class_name, f"{100 * found.probability:.1f} %"]

@@ -121,7 +121,7 @@ def command(
 
     if resume and overwrite:
         raise click.UsageError("--resume and --overwrite are mutually exclusive.")
-    _reject_options_without_effect(reg)
+    _reject_options_without_effect(reg, no_export)
     config = TrainConfig(reg=reg_name(reg), **settings)
     if workers and config.strategy not in ("auto", "multi_worker"):
         raise click.UsageError(f"--workers cannot be combined with --strategy {config.strategy}, for a single process.")
@@ -145,8 +145,10 @@ def command(
         logging.getLogger("lenet_keras").setLevel(logging.WARNING)
     try:
         _train(config, folder, data_dir, resume, overwrite, cluster_timeout, is_chief)
-        if is_chief and not no_export:
-            _export(folder, export_dir, data_dir)
+        if is_chief:
+            metrics = folder.read_metrics()
+            if not no_export:
+                metrics["export"] = _export(folder, export_dir, data_dir, is_resumed=resume is not None)
     except KeyboardInterrupt:
         if is_chief:
             _explain_how_to_continue(folder)
@@ -157,19 +159,22 @@ def command(
         raise
     if not is_chief:
         return
-    metrics = folder.read_metrics()
     if as_json:
         click.echo(json.dumps(metrics, indent=2))
     else:
         _show_result(folder, metrics)
 
 
-def _reject_options_without_effect(reg: tuple[str, ...]) -> None:
-    # Without its regularisation, an option would silently do nothing.
-    for parameter, needed in (("weight_decay", "weight_decay"), ("dropout_rate", "dropout")):
+def _reject_options_without_effect(reg: tuple[str, ...], no_export: bool) -> None:
+    useless = {
+        "weight_decay": "without --reg weight_decay" if "weight_decay" not in reg else None,
+        "dropout_rate": "without --reg dropout" if "dropout" not in reg else None,
+        "export_dir": "with --no-export" if no_export else None,
+    }
+    for parameter, why in useless.items():
         given = click.get_current_context().get_parameter_source(parameter) is click.core.ParameterSource.COMMANDLINE
-        if given and needed not in reg:
-            raise click.UsageError(f"--{parameter.replace('_', '-')} does nothing without --reg {needed}.")
+        if given and why:
+            raise click.UsageError(f"--{parameter.replace('_', '-')} does nothing {why}.")
 
 
 def _train(
@@ -205,13 +210,16 @@ def _train(
         )
 
 
-def _export(folder: RunFolder, export_dir: Path, data_dir: Path | None) -> None:
-    from lenet_keras.export.publish import export_run
+def _export(folder: RunFolder, export_dir: Path, data_dir: Path | None, is_resumed: bool) -> str:
+    from lenet_keras.export.publish import export_run, published_version
 
-    if folder.read_metrics()["export"] is None:
+    # A run that was finished already may have been exported, to this folder or to another.
+    version = published_version(folder.path, export_dir) if is_resumed else None
+    if version is None:
         options.notice("exporting: the SavedModel is run in a new process and compared with the model")
         logging.getLogger("lenet_keras.data").setLevel(logging.WARNING)  # training has named the dataset's source
-        export_run(folder.path, export_dir, data_dir=data_dir)
+        version = export_run(folder.path, export_dir, data_dir=data_dir)
+    return str(version)
 
 
 def _explain_how_to_continue(folder: RunFolder) -> None:

@@ -122,7 +122,7 @@ def encode(state: TrainingState) -> bytes:
         **{f"best/{key}": value for key, value in state.best.items()},
     }
     content = io.BytesIO()
-    np.savez(content, allow_pickle=False, sha256=np.array(_checksum(arrays)), **arrays)
+    np.savez(content, allow_pickle=False, sha256=np.array(checksum(arrays)), **arrays)
     return content.getvalue()
 
 
@@ -150,7 +150,7 @@ def decode(content: bytes, name: str) -> TrainingState:
     try:
         with np.load(io.BytesIO(content), allow_pickle=False) as archive:
             arrays = {key: archive[key] for key in archive.files}
-        checksum = str(arrays.pop("sha256", ""))
+        written_sum = str(arrays.pop("sha256", ""))
         meta = json.loads(str(arrays["meta"]))
         written = meta["format"]
     except Exception as error:  # damage raises OSError, BadZipFile, ValueError, zlib.error, KeyError and more
@@ -160,7 +160,7 @@ def decode(content: bytes, name: str) -> TrainingState:
             f"{name} has format {written!r}, this version reads {STATE_FORMAT}. "
             "Use the version of lenet-keras that wrote it."
         )
-    if checksum != _checksum(arrays):
+    if written_sum != checksum(arrays):
         raise StateDamaged(f"{name} is damaged: its checksum does not match its content")
     return TrainingState(
         variables=_with_prefix("variables/", arrays),
@@ -171,7 +171,12 @@ def decode(content: bytes, name: str) -> TrainingState:
     )
 
 
-def _checksum(arrays: Mapping[str, npt.NDArray[Any]]) -> str:
+def checksum(arrays: Mapping[str, npt.NDArray[Any]]) -> str:
+    """Return the SHA-256 of names, types, shapes and values in hexadecimal.
+
+    >>> checksum({"rate": np.zeros(1)}) == checksum({"rate": np.ones(1)})
+    False
+    """
     digest = hashlib.sha256()
     for name, array in sorted(arrays.items()):
         digest.update(f"{name} {array.dtype.str} {array.shape}\n".encode())

@@ -34,6 +34,10 @@ class SettingsDiffer(InvalidArgument):
     """A run was to be resumed with settings that would make it a different run."""
 
 
+class DatasetRequired(InvalidArgument):
+    """A model does not say which dataset it was trained on, and none was named."""
+
+
 class RunNotFound(InvalidArgument):
     """A folder holds no run."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import logging
 from collections.abc import Sequence
@@ -12,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
+from lenet_keras.checkpoint import capture, checksum
 from lenet_keras.data.arrays import Split
 from lenet_keras.data.catalogue import dataset_spec
 from lenet_keras.data.load import load
@@ -21,6 +23,7 @@ from lenet_keras.export.signatures import write_saved_model, write_warmup
 from lenet_keras.export.verify import ExportCheck
 from lenet_keras.files import local_path, sync, temporary_folder
 from lenet_keras.inference.run_model import load_run_model
+from lenet_keras.inference.saved_model import Origin, is_saved_model, read_origin, write_origin
 from lenet_keras.models import parse_reg
 from lenet_keras.runs import RunFolder
 from lenet_keras.serving.config import (
@@ -85,17 +88,52 @@ def export_run(
     spec = dataset_spec(config.dataset)
     test = load(config.dataset, data_dir).test
     model_dir = export_dir / name
-    version = export_model(model, model_dir, spec.class_names, test, accuracy=metrics["test"]["accuracy"])
+    origin = Origin(config.dataset, checksum(capture(model.weights)))
+    accuracy = metrics["test"]["accuracy"]
+    version = export_model(model, model_dir, spec.class_names, test, accuracy=accuracy, origin=origin)
     write_generated(model_dir / CARD, model_card(version, config, record, metrics, spec, test.images[0]))
+    _name_export(folder, version)
+    if keep is not None:
+        remove_old_versions(model_dir, keep)
+    write_server_configs(export_dir)
+    return version
+
+
+def published_version(run_dir: Path, export_dir: Path = DEFAULT_EXPORT_DIR) -> Path | None:
+    """Return the newest version in `export_dir` that has the weights of the run in `run_dir`; None if there is none.
+
+    If metrics.json names no export, the one found is named there.
+
+    >>> version = export_run(Path("runs/fashion_mnist_sample/none/7"))
+    >>> published_version(Path("runs/fashion_mnist_sample/none/7")) == version
+    True
+
+    Raises:
+        RunNotFound, RunUnfinished, RunDamaged: there is no finished run, or its files are damaged.
+    """
+    folder = RunFolder(run_dir)
+    config, metrics = folder.read_config(), folder.read_metrics()
+    model_dir = local_path(export_dir) / model_name(parse_reg(config.reg), config.dataset)
+    versions = version_folders(model_dir) if model_dir.is_dir() else []
+    if not versions:
+        return None
+    weights = checksum(capture(load_run_model(folder).weights))
+    for version in reversed(versions):
+        with contextlib.suppress(OSError, TypeError, ValueError, RecursionError):  # damaged, or not ours
+            origin = read_origin(version)
+            if is_saved_model(version) and origin is not None and origin.weights_sha256 == weights:
+                if metrics["export"] is None:
+                    _name_export(folder, version)
+                return version
+    return None
+
+
+def _name_export(folder: RunFolder, version: Path) -> None:
     try:
         # Read again: another export of the run may have written its own in the meantime.
         folder.write_metrics({**folder.read_metrics(), "export": str(version)})
     except OSError as error:  # a run may be read-only; the version is published all the same
         logger.warning("%s does not name the export: %s", folder.metrics_json, error.strerror)
-    if keep is not None:
-        remove_old_versions(model_dir, keep)
-    write_server_configs(export_dir)
-    return version
 
 
 def export_model(
@@ -105,6 +143,7 @@ def export_model(
     test: Split,
     *,
     accuracy: float | None = None,
+    origin: Origin | None = None,
 ) -> Path:
     """Publish `model` as the next version in `model_dir`, after its export ran in a fresh process and agreed with it.
 
@@ -119,6 +158,7 @@ def export_model(
         class_names: one per class, in the order of the logits.
         test: real images to compare on, at least one, with their labels.
         accuracy: the model's on `test` as it was measured before, a fraction. None: what it has now.
+        origin: what the SavedModel says about where it comes from; None: nothing.
 
     Returns:
         The version folder, `<model_dir>/<version>`.
@@ -138,6 +178,8 @@ def export_model(
         with temporary_folder(model_dir, "export") as temporary:
             built = temporary / "saved_model"
             write_saved_model(model, class_names, built)
+            if origin is not None:
+                write_origin(built, origin)
             check.run(built, temporary)
             write_warmup(built, check.signatures.values(), test.images)
             # TensorFlow Serving never retries a version that has failed once, so a power cut must not leave a truncated

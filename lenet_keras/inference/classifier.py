@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -15,9 +15,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from lenet_keras.data.catalogue import DEFAULT_DATASET, IMAGE_SHAPE, DatasetSpec, dataset_spec
+from lenet_keras.data.catalogue import IMAGE_SHAPE, DatasetSpec, dataset_spec
 from lenet_keras.data.load import load
-from lenet_keras.errors import InvalidArgument, ModelNotFound
+from lenet_keras.errors import DatasetRequired, InvalidArgument, ModelNotFound
 from lenet_keras.files import local_path
 from lenet_keras.inference.images import GreyImage, as_image, encode_png, read_image
 from lenet_keras.inference.measure import Predictor, loss_and_accuracy, softmax
@@ -25,7 +25,7 @@ from lenet_keras.inference.run_model import load_run_model
 from lenet_keras.inference.saved_model import open_saved_model
 from lenet_keras.runs import RunFolder
 from lenet_keras.serving.client import ServingClient
-from lenet_keras.serving.config import model_folders, version_folders
+from lenet_keras.serving.config import is_version, model_folders, version_folders
 
 ImageSource = str | Path | npt.NDArray[np.uint8]
 
@@ -35,29 +35,24 @@ class Prediction:
     """The most probable class of an image.
 
     Attributes:
+        class_id: its number.
         class_name: its name.
         probability: its probability, a fraction.
-        probabilities: of all classes, summing to 1: by name, or, from a server, which does not list their names, in the
-            order of the classes.
+        probabilities: of all classes, in the order of their numbers, summing to 1.
+        version: the number of the exported model's version; None for a run.
         looks_inverted: the image has a bright border, where the datasets have a black background.
-        version: of the served model; None for a run or a SavedModel.
     """
 
+    class_id: int
     class_name: str
     probability: float
-    probabilities: dict[str, float] | list[float]
+    probabilities: list[float]
+    version: int | None
     looks_inverted: bool
-    version: int | None = None
 
     def to_json(self) -> dict[str, Any]:
-        """Return the prediction as JSON values."""
-        return {
-            "class": self.class_name,
-            "probability": self.probability,
-            "probabilities": self.probabilities,
-            **({} if self.version is None else {"version": self.version}),
-            "looks_inverted": self.looks_inverted,
-        }
+        """Return the attributes as JSON values; they are the same for a run, a SavedModel and a served model."""
+        return asdict(self)
 
 
 @dataclass(frozen=True)
@@ -66,11 +61,13 @@ class Answers:
 
     Attributes:
         probabilities: floating point [N, classes].
-        class_names: N names, each that of the most probable class of an image.
-        version: of the served model; None for a run or a SavedModel.
+        class_ids: N numbers, each that of the most probable class of an image.
+        class_names: the names of those classes.
+        version: the number of the exported model's version; None for a run.
     """
 
     probabilities: npt.NDArray[np.floating[Any]]
+    class_ids: list[int]
     class_names: list[str]
     version: int | None = None
 
@@ -84,7 +81,8 @@ class Classifier:
         answer: maps images uint8 [N, *image_shape], N >= 1, to `Answers`.
         class_names: in the order of the probabilities; None for a server, which does not list them.
         image_shape: height, width and channels of an image.
-        dataset: the dataset that a run was trained on; None for the others, which do not say.
+        dataset: the dataset that the model was trained on; None: it does not say, such as a server, or a SavedModel of
+            another program.
         close: ends the connection to a server.
     """
 
@@ -111,25 +109,24 @@ class Classifier:
         pixels = np.stack([image.pixels for image in read])
         answers = self.answer(255 - pixels if invert else pixels)
         return [
-            Prediction(
-                name,
-                float(row.max()),
-                row.tolist() if self.class_names is None else dict(zip(self.class_names, row.tolist(), strict=True)),
-                image.looks_inverted,
-                answers.version,
+            Prediction(class_id, name, float(row[class_id]), row.tolist(), answers.version, image.looks_inverted)
+            for image, class_id, name, row in zip(
+                read, answers.class_ids, answers.class_names, answers.probabilities, strict=True
             )
-            for image, name, row in zip(read, answers.class_names, answers.probabilities, strict=True)
         ]
 
     def evaluate(self, dataset: str | None = None, *, data_dir: Path | None = None) -> dict[str, Any]:
         """Measure the model on a dataset's test images, as the function `evaluate` does."""
-        loaded = load(dataset or self.dataset or DEFAULT_DATASET, data_dir)
-        spec, test = loaded.spec, loaded.test
+        name = dataset or self.dataset
+        if name is None:
+            raise DatasetRequired(f"{self.source} does not say which dataset it was trained on.")
+        spec = dataset_spec(name)
         if self.class_names not in (None, spec.class_names):
             raise InvalidArgument(
                 f"the model's classes ({_listed(self.class_names)}) are not those of {spec.name} "
                 f"({_listed(spec.class_names)}). Name the dataset that it was trained on."
             )
+        test = load(name, data_dir).test
         answers = self.answer(test.images)
         if self.class_names is None:
             _check_answered_classes(answers, spec)
@@ -154,7 +151,7 @@ def predict(
     """Predict the class of each image.
 
     >>> (prediction,) = predict("runs/fashion_mnist_sample/none/7", ["boot.png"])
-    >>> prediction.class_name in prediction.probabilities
+    >>> prediction.probability == prediction.probabilities[prediction.class_id]
     True
 
     Args:
@@ -181,13 +178,15 @@ def evaluate(source: str | Path, dataset: str | None = None, *, data_dir: Path |
 
     Args:
         source: a run, a SavedModel or a served model, as `open_classifier` takes it.
-        dataset: its name. None takes the one that a run was trained on, and Fashion-MNIST for the others.
+        dataset: its name. None takes the one that the model was trained on, if it says so: a run and a SavedModel that
+            was exported from one do, a server does not.
         data_dir: the folder of the dataset, as `lenet_keras.data.load.load` takes it.
 
     Returns:
         {"model": source, "dataset": name, "images": N, "test": {"loss": nats, "accuracy": fraction}}.
 
     Raises:
+        DatasetRequired: the model does not say which dataset it was trained on, and none is named.
         InvalidArgument: an unknown dataset, or one whose classes are not the model's.
         LenetKerasError: the model cannot be opened, as in `open_classifier`.
         ServerUnavailable: the server does not answer, or not for this model.
@@ -240,7 +239,10 @@ def open_server(url: str, *, wait: float = 30.0) -> Classifier:
         client.wait_until_available(wait)
         found = client.classify([encode_png(image) for image in images])
         return Answers(
-            np.array([one.probabilities for one in found]), [one.class_name for one in found], found[0].version
+            np.array([one.probabilities for one in found]),
+            [one.class_id for one in found],
+            [one.class_name for one in found],
+            found[0].version,
         )
 
     return Classifier(str(client.endpoint), answer, None, close=client.close)
@@ -282,23 +284,29 @@ def _open_run(folder: RunFolder) -> Classifier:
 
 def _open_export(path: Path) -> Classifier:
     exported = open_saved_model(path)
+    number = exported.path.absolute().name
+    version = int(number) if is_version(number) else None
     return Classifier(
         str(exported.path),
-        lambda images: _named(exported.probabilities(images), exported.class_names),
+        lambda images: _named(exported.probabilities(images), exported.class_names, version),
         exported.class_names,
         exported.image_shape,
+        exported.dataset,
     )
 
 
-def _named(probabilities: npt.NDArray[np.floating[Any]], class_names: tuple[str, ...]) -> Answers:
-    return Answers(probabilities, [class_names[i] for i in probabilities.argmax(axis=-1)])
+def _named(
+    probabilities: npt.NDArray[np.floating[Any]], class_names: tuple[str, ...], version: int | None = None
+) -> Answers:
+    class_ids = probabilities.argmax(axis=-1).tolist()
+    return Answers(probabilities, class_ids, [class_names[i] for i in class_ids], version)
 
 
 def _check_answered_classes(answers: Answers, spec: DatasetSpec) -> None:
     count = answers.probabilities.shape[-1]
     if count != spec.num_classes:
         raise InvalidArgument(f"the model has {count} classes, but {spec.name} has {spec.num_classes}.")
-    for class_id, name in zip(answers.probabilities.argmax(axis=-1), answers.class_names, strict=True):
+    for class_id, name in zip(answers.class_ids, answers.class_names, strict=True):
         if name != spec.class_names[class_id]:
             raise InvalidArgument(
                 f"the model calls class {class_id} {name!r}, but in {spec.name} it is {spec.class_names[class_id]!r}. "

@@ -1,8 +1,10 @@
-"""An exported SavedModel, loaded back without Keras, and the file of class names that goes with its graph."""
+"""An exported SavedModel, loaded back without Keras, and the files that go with its graph: class names and origin."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +17,23 @@ from lenet_keras.serving.config import check_saved_model_path, version_folders
 
 _GRAPH = "saved_model.pb"
 _LABELS = Path("assets", "labels.txt")
+_ORIGIN = Path("assets", "origin.json")
+_LARGEST_ORIGIN = 10_000  # bytes
 _LARGEST_SIDE = 4096  # pixels; an untrusted model must not be able to demand all memory
+
+
+@dataclass(frozen=True)
+class Origin:
+    """What a SavedModel says about where it comes from.
+
+    Attributes:
+        dataset: the name of the dataset that it was trained on.
+        weights_sha256: the checksum of its weights, by which an export of the same model is known; as
+            `lenet_keras.export.publish.export_run` computes it.
+    """
+
+    dataset: str
+    weights_sha256: str
 
 
 class ExportedModel:
@@ -25,13 +43,20 @@ class ExportedModel:
         path: its version folder.
         class_names: one per class, in the order of the probabilities.
         image_shape: height, width and channels of an image.
+        dataset: the one that it was trained on; None: it does not say.
     """
 
     def __init__(
-        self, path: Path, class_names: tuple[str, ...], image_shape: tuple[int, int, int], loaded: Any
+        self,
+        path: Path,
+        class_names: tuple[str, ...],
+        image_shape: tuple[int, int, int],
+        dataset: str | None,
+        loaded: Any,
     ) -> None:
         """Take what `open_saved_model` has loaded and checked."""
         self.path = path
+        self.dataset = dataset
         self.class_names = class_names
         self.image_shape = image_shape
         self._loaded = loaded  # a signature does not keep its variables alive on its own
@@ -90,8 +115,14 @@ def open_saved_model(path: Path) -> ExportedModel:
     if len(class_names) != classes:
         raise ModelDamaged(f"{folder} is damaged: assets/labels.txt names {len(class_names)} of {classes} classes")
 
+    try:
+        origin = read_origin(folder)
+    except (OSError, TypeError, ValueError, RecursionError) as error:
+        raise ModelDamaged(f"{folder} is damaged: {_ORIGIN} cannot be read ({first_line(error)})") from error
+
     height, width, channels = image_shape
-    model = ExportedModel(folder, class_names, (height, width, channels), loaded)
+    dataset = None if origin is None else origin.dataset
+    model = ExportedModel(folder, class_names, (height, width, channels), dataset, loaded)
     try:
         model.probabilities(np.zeros((1, *model.image_shape), np.float32))  # some damage shows only when the graph runs
     except Exception as error:  # as above
@@ -126,8 +157,52 @@ def read_labels(saved_model: Path) -> tuple[str, ...]:
     return tuple((saved_model / _LABELS).read_text(encoding="utf-8").split("\n")[:-1])
 
 
+def write_origin(saved_model: Path, origin: Origin) -> None:
+    """Write `origin` to the folder of saved_model.pb, as JSON.
+
+    Raises:
+        OSError: the file cannot be written.
+    """
+    file = saved_model / _ORIGIN
+    file.parent.mkdir(exist_ok=True)
+    file.write_text(json.dumps(asdict(origin), indent=2) + "\n")
+
+
+def read_origin(saved_model: Path) -> Origin | None:
+    """Read what `write_origin` wrote; None: there is no such file.
+
+    >>> from tempfile import TemporaryDirectory
+    >>> with TemporaryDirectory() as folder:
+    ...     write_origin(Path(folder), Origin("mnist", "0" * 64))
+    ...     read_origin(Path(folder)).dataset
+    'mnist'
+
+    Raises:
+        OSError: the file cannot be read.
+        TypeError, ValueError, RecursionError: it does not hold what was written.
+    """
+    file = saved_model / _ORIGIN
+    if not file.is_file():
+        return None
+    if file.stat().st_size > _LARGEST_ORIGIN:
+        raise ValueError("it is too large")
+    origin = Origin(**json.loads(file.read_bytes()))
+    if not (isinstance(origin.dataset, str) and isinstance(origin.weights_sha256, str)):
+        raise ValueError("dataset and weights_sha256 must be strings")
+    return origin
+
+
+def is_saved_model(path: Path) -> bool:
+    """Return whether `path` is a folder that holds a SavedModel.
+
+    >>> is_saved_model(Path("no such folder"))
+    False
+    """
+    return (path / _GRAPH).is_file()
+
+
 def _version_folder(path: Path) -> Path:
-    if (path / _GRAPH).is_file():
+    if is_saved_model(path):
         return path
     try:
         versions = version_folders(path)
@@ -138,7 +213,7 @@ def _version_folder(path: Path) -> Path:
             f"{path} is not a SavedModel: expected {_GRAPH} or numbered version folders in it; export a model first"
         )
     newest = versions[-1]
-    if not (newest / _GRAPH).is_file():
+    if not is_saved_model(newest):
         raise ModelDamaged(f"{newest} is damaged: it holds no {_GRAPH}; remove it or export the model again")
     return newest
 

@@ -116,6 +116,15 @@ def write_generated(path: Path, content: str) -> None:
     write_atomically(path, content.encode())
 
 
+def is_version(name: str) -> bool:
+    """Return whether TensorFlow Serving takes a folder of this name for a model's version.
+
+    >>> is_version("10"), is_version("export")
+    (True, False)
+    """
+    return _VERSION.fullmatch(name) is not None
+
+
 def version_folders(model_dir: Path) -> list[Path]:
     """List the version folders of a model, oldest first; other names are ignored, as TensorFlow Serving does.
 
@@ -129,7 +138,7 @@ def version_folders(model_dir: Path) -> list[Path]:
     Raises:
         OSError: the folder does not exist or cannot be read.
     """
-    numbered = (child for child in model_dir.iterdir() if _VERSION.fullmatch(child.name))
+    numbered = (child for child in model_dir.iterdir() if is_version(child.name))
     return sorted(numbered, key=lambda child: int(child.name))
 
 

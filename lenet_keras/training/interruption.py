@@ -22,7 +22,7 @@ class CtrlC:
 
     @contextlib.contextmanager
     def held_back(self) -> Iterator[None]:
-        """Hold back a first Ctrl-C in the body and raise it at its end, if nothing else has; a second one does not wait.
+        """Hold back a first Ctrl-C in the body, and raise it at the end if nothing has; a second one does not wait.
 
         A program that handles SIGINT itself, or trains in another thread than the main one, is left to it.
         """

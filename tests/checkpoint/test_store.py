@@ -87,6 +87,25 @@ def test_a_file_system_that_corrupts_data_is_detected_before_the_earlier_state_i
     assert epochs(StateStore(tmp_path)) == 1
 
 
+def test_a_state_is_written_after_an_interruption_between_the_two_renames(tmp_path, monkeypatch):
+    store = StateStore(tmp_path)
+    for epoch in (1, 2):
+        store.write(make_state(epoch))
+    replaced = Path.replace
+
+    def interrupted(path, target):
+        replaced(path, target)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Path, "replace", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        store.write(make_state(3))
+    monkeypatch.undo()
+    assert epochs(StateStore(tmp_path)) == 2
+    store.write(make_state(3))
+    assert epochs(StateStore(tmp_path)) == 3
+
+
 def test_a_full_disk_leaves_both_states(tmp_path, monkeypatch):
     store = StateStore(tmp_path)
     for epoch in (1, 2):

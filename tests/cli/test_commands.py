@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 import subprocess
 import urllib.request
 
@@ -33,7 +34,7 @@ def call(monkeypatch):
 @pytest.mark.parametrize("model", [RUN, EXPORT, f"{EXPORT}/1"])
 def test_evaluate_repeats_the_test_metrics(call, trained, model):
     work, _ = trained
-    process = call("evaluate", model, "--dataset", "fashion_mnist_sample", "--json", cwd=work)
+    process = call("evaluate", model, "--json", cwd=work)
     assert process.returncode == 0, process.stderr
     expected = json.loads((work / RUN / "metrics.json").read_text())["test"]
     assert json.loads(process.stdout)["test"] == pytest.approx(expected, rel=1e-5)
@@ -91,15 +92,24 @@ def test_predict_names_classes_and_warns_of_inverted_images(call, run, trained, 
     process = run("predict", tmp_path / "straight.png", tmp_path / "inverted.png", "--json", cwd=work)
     assert process.returncode == 0, process.stderr
     straight, inverted = json.loads(process.stdout)
-    assert straight["class"] in DATASETS["fashion_mnist"].class_names
-    assert straight["probability"] == max(straight["probabilities"].values())
+    assert straight["class_name"] == DATASETS["fashion_mnist"].class_names[straight["class_id"]]
+    assert straight["probability"] == max(straight["probabilities"])
+    assert list(straight) == [
+        "image",
+        "class_id",
+        "class_name",
+        "probability",
+        "probabilities",
+        "version",
+        "looks_inverted",
+    ]
     assert (straight["looks_inverted"], inverted["looks_inverted"]) == (False, True)
     assert process.stderr.splitlines() == [
         f"{tmp_path / 'inverted.png'} looks inverted: the dataset's background is black. Try --invert."
     ]
 
     undone = call("predict", tmp_path / "inverted.png", "--invert", "--model", RUN, cwd=work)
-    assert re.search(rf"inverted.png +{re.escape(straight['class'])} +\d+\.\d %", undone.stdout)
+    assert re.search(rf"inverted.png +{re.escape(straight['class_name'])} +\d+\.\d %", undone.stdout)
     assert undone.stderr == ""
 
 
@@ -131,6 +141,42 @@ def test_data_shows_every_dataset_and_where_it_would_come_from(run, tmp_path):
     for name in DATASETS:
         assert any(line.split()[:1] == [name] for line in lines)
     assert any(re.search(r"fashion_mnist_sample +500 +500 +10 +sample shipped", line) for line in lines)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("--data-dir", "X", "prepare", "mnist"),
+        ("prepare", "mnist", "--data-dir", "X"),
+        ("--data-dir", "X", "prepare", "mnist", "--data-dir", "./X"),
+    ],
+)
+def test_data_prepare_takes_its_folder_before_or_after(call, tmp_path, arguments):
+    process = call("data", *arguments, cwd=tmp_path)
+    assert process.returncode == 1
+    assert process.stderr.splitlines()[-1].startswith("Error: X ")
+
+
+def test_data_prepare_refuses_two_folders(call, tmp_path):
+    process = call("data", "--data-dir", "X", "prepare", "mnist", "--data-dir", "Y", cwd=tmp_path)
+    assert process.returncode == 2
+    assert process.stderr.splitlines()[-1] == "Error: --data-dir is given twice, as X and as Y."
+
+
+def test_predict_refuses_an_export_folder_that_it_would_not_use(call, tmp_path):
+    process = call("predict", "a.png", "--model", "M", "--export-dir", "E", cwd=tmp_path)
+    assert process.returncode == 2
+    assert process.stderr.splitlines()[-1] == "Error: --export-dir does nothing with --model."
+
+
+def test_evaluate_asks_for_the_dataset_of_a_model_that_names_none(call, trained, tmp_path):
+    version = shutil.copytree(trained[0] / EXPORT / "1", tmp_path / "1")
+    (version / "assets" / "origin.json").unlink()
+    process = call("evaluate", version, cwd=tmp_path)
+    assert process.returncode == 2
+    assert process.stderr.splitlines()[-1] == (
+        f"Error: {version} does not say which dataset it was trained on. Name it with --dataset."
+    )
 
 
 def test_data_prepare_checks_a_dataset_and_prints_its_folder(run, tmp_path):

@@ -4,6 +4,7 @@ import json
 import os
 import pty
 import re
+import shutil
 import signal
 import subprocess
 import time
@@ -102,6 +103,22 @@ def test_an_earlier_run_is_kept_and_the_message_says_how_to_continue(run, traine
     assert process.stdout == ""
 
 
+def test_a_finished_run_is_exported_to_another_folder_but_nowhere_twice(run, trained, tmp_path):
+    work = shutil.copytree(trained[0], tmp_path / "work")
+    again = ("train", *SAMPLE, "--epochs", "2", "--reg", "weight_decay", "--resume", "--json")
+    name = "lenet5_weight_decay_fashion_mnist_sample"
+    process = run(*again, "--export-dir", "B", cwd=work)
+    assert json.loads(process.stdout)["export"] == f"B/{name}/1"
+    assert "is finished; more than 2 epochs would continue it" in process.stderr
+    kept = {path: path.stat().st_mtime_ns for path in work.rglob("*")}
+    for export_dir in ("B", work / "exported_models"):
+        process = run(*again, "--export-dir", export_dir, cwd=work)
+        assert process.returncode == 0
+        assert json.loads(process.stdout)["export"] == f"{export_dir}/{name}/1"
+        assert len(process.stderr.splitlines()) == 1
+    assert {path: path.stat().st_mtime_ns for path in work.rglob("*")} == kept
+
+
 def start_long_training(lenet_keras, folder, *arguments):
     return subprocess.Popen(
         [lenet_keras, "train", *SAMPLE, "--no-export", "--epochs", "2000", *arguments],
@@ -197,6 +214,7 @@ def test_a_second_training_in_the_folder_is_rejected_with_the_name_of_the_first(
         (["--reg", "dropout", "--weight-decay", "0.1"], 2, "--weight-decay does nothing without --reg weight_decay"),
         (["--resume", "--overwrite"], 2, "--resume and --overwrite are mutually exclusive"),
         (["--resume"], 2, "holds no run to resume"),
+        (["--no-export", "--export-dir", "B"], 2, "--export-dir does nothing with --no-export"),
         (["--resume", "always"], 2, "'always' is not one of 'run', 'auto'"),
         (["--checkpoint-steps", "0"], 2, "checkpoint_steps must be 1 or more. Received: 0"),
         (["--data-dir", "nowhere"], 1, "nowhere"),

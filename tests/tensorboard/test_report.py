@@ -75,6 +75,14 @@ def test_settings_are_stored_with_their_types(tmp_path, read):
     assert settings["early_stopping"].bool_value is True
 
 
+def test_a_setting_that_is_not_set_is_shown_as_auto_or_off(sample_run, read):
+    content = read(sample_run / "test").SummaryMetadata(metadata.SESSION_START_INFO_TAG).plugin_data.content
+    settings = metadata.parse_session_start_info_plugin_data(content).hparams
+    shown = {name: settings[name].string_value for name in ("devices", "early_stopping", "checkpoint_steps")}
+    assert shown == {"devices": "auto", "early_stopping": "off", "checkpoint_steps": "off"}
+    assert all(value.WhichOneof("kind") != "null_value" for value in settings.values())
+
+
 def test_each_run_is_a_row_of_the_hparams_tab_with_its_metrics(tmp_path):
     write(tmp_path / "none" / "0", loss=0.5, right=3, reg="none")
     write(tmp_path / "dropout" / "0", loss=0.25, right=4, reg="dropout")

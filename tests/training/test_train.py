@@ -2,12 +2,15 @@
 
 import csv
 import shutil
+from dataclasses import replace
+from pathlib import Path
 
 import keras
 import numpy as np
 import pytest
 
 from lenet_keras import TrainConfig, train
+from lenet_keras.checkpoint import StateStore
 from lenet_keras.data.arrays import hold_out
 from lenet_keras.data.load import load
 from lenet_keras.errors import (
@@ -20,6 +23,7 @@ from lenet_keras.errors import (
     SettingsDiffer,
 )
 from lenet_keras.runs import HISTORY_COLUMNS, RunFolder
+from lenet_keras.training.replicas import plain_model
 
 from .comparison import assert_same_run, config, variables, without_times
 
@@ -126,6 +130,26 @@ def test_early_stopping_keeps_the_best_epoch_across_a_resume_as_well(tmp_path):
     train(settings, tmp_path / "broken", resume=True)
     assert_same_run(tmp_path / "whole", tmp_path / "broken")
 
+    before = times(tmp_path / "whole")
+    more = TrainConfig(**{**settings.to_json(), "epochs": 60})
+    assert train(more, tmp_path / "whole", resume=True).metrics == result.metrics
+    assert times(tmp_path / "whole") == before
+
+
+def test_a_run_that_a_callback_stopped_is_finished_until_more_epochs_are_requested(tmp_path):
+    class Stop(keras.callbacks.Callback):
+        def on_epoch_end(self, epoch, logs=None):
+            self.model.stop_training = epoch == 1
+
+    result = train(config(epochs=4), tmp_path / "run", callbacks=[Stop()])
+    assert result.metrics["epochs"] == 2
+    before = times(tmp_path / "run")
+    assert train(config(epochs=4), tmp_path / "run", resume=True) == result
+    assert times(tmp_path / "run") == before
+    (tmp_path / "run" / "metrics.json").unlink()  # as a kill before the end leaves it
+    assert train(config(epochs=4), tmp_path / "run", resume=True) == result
+    assert train(config(epochs=5), tmp_path / "run", resume=True).metrics["epochs"] == 5
+
 
 def test_more_epochs_continue_a_finished_run(tmp_path):
     train(config(epochs=2), tmp_path / "run")
@@ -134,19 +158,89 @@ def test_more_epochs_continue_a_finished_run(tmp_path):
     assert_same_run(tmp_path / "run", tmp_path / "whole")
 
 
+def times(run_dir):
+    """When each file and folder was last changed, the lock and the folder itself included."""
+    return {path: path.stat().st_mtime_ns for path in (run_dir, *run_dir.rglob("*"))}
+
+
+def resumed(run_dir, **changed):
+    return train(TrainConfig(**{**RunFolder(run_dir).read_config().to_json(), **changed}), run_dir, resume=True)
+
+
 def test_resuming_a_finished_run_says_so_and_does_nothing(tmp_path, sample_run, caplog):
     run_dir = shutil.copytree(sample_run, tmp_path / "run")
-
-    def times():
-        return {path: path.stat().st_mtime_ns for path in run_dir.rglob("*") if path.name != ".lock"}
-
-    before = times()
+    (run_dir / ".lock").unlink()
+    before = times(run_dir)
     caplog.set_level("INFO", "lenet_keras")
-    result = train(RunFolder(run_dir).read_config(), run_dir, resume=True)
-    assert "is finished" in caplog.messages[0]
-    assert result.metrics["epochs"] == 3
-    assert times() == before
-    assert (run_dir / ".lock").read_text() == ""
+    for changed in ({}, {"epochs": 1}, {"histograms": True, "checkpoint_steps": 2}, {"strategy": "one_device"}):
+        caplog.clear()
+        assert resumed(run_dir, **changed).metrics == RunFolder(sample_run).read_metrics()
+        assert caplog.messages == [f"{run_dir} is finished; more than 3 epochs would continue it"]
+        assert times(run_dir) == before
+
+
+def cut(path):
+    path.write_bytes(path.read_bytes()[:-100])
+
+
+def of_another_run(path):
+    if path.name == "model.keras":
+        plain_model(config(seed=8)).save(path)
+    else:
+        path.write_text(path.read_text().replace("0.", "1."))
+
+
+@pytest.mark.parametrize("name", ["model.keras", "history.csv"])
+@pytest.mark.parametrize("damage", [Path.unlink, lambda path: path.write_bytes(b""), cut, of_another_run])
+def test_a_finished_run_is_restored_from_its_state(tmp_path, sample_run, caplog, name, damage):
+    run_dir = shutil.copytree(sample_run, tmp_path / "run")
+    others = {path: time for path, time in times(run_dir).items() if path not in (run_dir, run_dir / ".lock")}
+    del others[run_dir / name]
+    damage(run_dir / name)
+    resumed(run_dir)
+    assert caplog.messages == [f"{run_dir / name} is missing, damaged or another run's: restoring it from state.npz"]
+    assert_same_run(run_dir, sample_run)
+    ours, theirs = (keras.saving.load_model(folder / "model.keras") for folder in (run_dir, sample_run))
+    for one, other in zip(
+        [*ours.variables, *ours.optimizer.variables], [*theirs.variables, *theirs.optimizer.variables], strict=True
+    ):
+        np.testing.assert_array_equal(one, other)
+    assert {path: path.stat().st_mtime_ns for path in others} == others
+
+
+@pytest.mark.parametrize("damage", [cut, lambda path: path.write_text(path.read_text().replace(': "none"', ': "x"'))])
+def test_damaged_metrics_are_measured_again(tmp_path, sample_run, caplog, damage):
+    run_dir = shutil.copytree(sample_run, tmp_path / "run")
+    damage(run_dir / "metrics.json")
+    resumed(run_dir)
+    assert sum("metrics.json" in line and "measured again" in line for line in caplog.messages) == 1
+    assert_same_run(run_dir, sample_run)
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"), [(cut, "cannot be read"), (Path.unlink, "cannot be read"), (None, "is another run's")]
+)
+def test_a_finished_run_without_its_state_is_left_alone_but_not_continued(
+    tmp_path, sample_run, caplog, damage, message
+):
+    run_dir = shutil.copytree(sample_run, tmp_path / "run")
+    if damage is None:
+        state = StateStore(run_dir).read()
+        StateStore(run_dir).write(replace(state, history=state.history[:1], variables={}))
+    else:
+        damage(run_dir / "state.npz")
+    before = times(run_dir)
+    assert resumed(run_dir).metrics == RunFolder(sample_run).read_metrics()
+    assert f"{run_dir / 'state.npz'} {message}" in caplog.messages[0]
+    assert times(run_dir) == before
+    for path in run_dir.glob("state*.npz"):
+        path.unlink()
+    with pytest.raises(RunDamaged, match=r"state\.npz is missing"):
+        resumed(run_dir, epochs=4)
+    assert RunFolder(run_dir).read_metrics() == RunFolder(sample_run).read_metrics()
+    (run_dir / "metrics.json").unlink()
+    with pytest.raises(RunDamaged, match=r"state\.npz is missing"):  # and not trained from the start again
+        resumed(run_dir)
 
 
 def test_keras_callbacks_work(tmp_path):
