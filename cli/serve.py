@@ -41,6 +41,8 @@ def command(
     one before it the label stable.
     """
     chosen = launch.choose_backend() if backend == "auto" else backend
+    if chosen == launch.BINARY and host not in (options.LOCALHOST, "0.0.0.0", "::"):
+        raise click.UsageError(f"--host does nothing with {chosen}, which listens on all addresses of this machine.")
     settings = launch.ServerSettings(export_dir.absolute(), rest_port, grpc_port, host)
     if print_command:
         real = launch.DOCKER if chosen == launch.EMBEDDED else chosen

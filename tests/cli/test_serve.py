@@ -66,11 +66,17 @@ def test_predict_by_both_protocols_names_the_class_and_what_answered(served, run
         process = run("predict", boot, "--url", url, "--json", cwd=trained[0])
         assert process.returncode == 0, process.stderr
         answer = json.loads(process.stdout)[0]
-        assert (answer["class"], answer["version"]) == (local["class"], 1)
-        assert answer["probability"] == pytest.approx(local["probability"], abs=1e-5)
+        assert list(answer) == list(local)
+        for key in ("image", "class_id", "class_name", "version", "looks_inverted"):
+            assert answer[key] == local[key]
+        assert answer["version"] == 1
+        for key in ("probability", "probabilities"):
+            assert answer[key] == pytest.approx(local[key], abs=1e-5)
     table = run("predict", boot, "--url", url, cwd=trained[0])
     assert f"{NAME}/labels/stable, version 1" in table.stdout
-    assert re.search(rf"boot\.png +{re.escape(local['class'])} +\d+\.\d %", re.sub(r"\S*/boot", "boot", table.stdout))
+    assert re.search(
+        rf"boot\.png +{re.escape(local['class_name'])} +\d+\.\d %", re.sub(r"\S*/boot", "boot", table.stdout)
+    )
     assert table.stderr == ""
 
 
@@ -186,6 +192,13 @@ def test_a_server_that_ends_by_itself_is_a_failure(serve_in_process, fakes):
     result = serve_in_process()
     assert result.exit_code == 1
     assert result.stderr.splitlines()[-1] == "Error: tensorflow_model_server ended with exit code 3"
+
+
+@pytest.mark.parametrize("arguments", [(), ("--print-command",)])
+def test_an_address_that_the_binary_would_ignore_is_refused(serve_in_process, arguments):
+    result = serve_in_process("--host", "10.0.0.1", *arguments)
+    assert result.exit_code == 2
+    assert result.stderr.splitlines()[-1].startswith("Error: --host does nothing with tensorflow_model_server")
 
 
 def test_the_container_has_the_right_mounts_ports_and_flags(serve_in_process, trained, fakes, tmp_path):

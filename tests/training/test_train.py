@@ -226,7 +226,13 @@ def test_a_finished_run_without_its_state_is_left_alone_but_not_continued(
     run_dir = shutil.copytree(sample_run, tmp_path / "run")
     if damage is None:
         state = StateStore(run_dir).read()
-        StateStore(run_dir).write(replace(state, history=state.history[:1], variables={}))
+        StateStore(run_dir).write(
+            replace(
+                state,
+                history=state.history[:1],
+                variables={name: value + 1 for name, value in state.variables.items()},
+            )
+        )
     else:
         damage(run_dir / "state.npz")
     before = times(run_dir)
