@@ -56,7 +56,9 @@ def command(
     with classifier:
         predictions = classifier.predict(images, invert=invert)
     for path, found in zip(images, predictions, strict=True):
-        if found.looks_inverted and not invert:
+        if found.is_blank:
+            options.notice(f"{path} is blank: all its pixels have one value, so its class says nothing.")
+        elif found.looks_inverted and not invert:
             options.notice(f"{path} looks inverted: the dataset's background is black. Try --invert.")
     if as_json:
         rows = [{"image": str(path), **found.to_json()} for path, found in zip(images, predictions, strict=True)]

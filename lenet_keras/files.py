@@ -1,9 +1,10 @@
-"""Files and folders: which paths will do, written completely or not at all, locked, on any file system."""
+"""Files and folders: which paths will do, read within bounds, written completely or not at all, and locked."""
 
 from __future__ import annotations
 
 import contextlib
 import errno
+import io
 import logging
 import os
 import platform
@@ -12,6 +13,7 @@ import secrets
 import shutil
 import stat
 import time
+import zipfile
 from collections.abc import Container, Iterator
 from pathlib import Path
 
@@ -80,6 +82,50 @@ def cache_folder() -> Path:
     'lenet-keras'
     """
     return user_cache_path("lenet-keras")
+
+
+def read_bounded(path: Path, limit: int, *, pipes: bool = False) -> bytes:
+    """Read a file that a stranger may have written: never more than `limit` bytes of it, and without waiting for it.
+
+    >>> read_bounded(Path(__file__), 2**20)[3:8]
+    b'Files'
+
+    Args:
+        path: of a regular file.
+        limit: in bytes.
+        pipes: whether to read a pipe as well, if somebody writes to it: a shell makes one of `<(command)`.
+
+    Raises:
+        OSError: it cannot be read; with `errno.EINVAL`, it is a device or a pipe; with `errno.EFBIG`, it is too large.
+    """
+    # Opened without blocking, a named pipe that nobody writes to is at its end.
+    with open(path, "rb", opener=lambda name, flags: os.open(name, flags | getattr(os, "O_NONBLOCK", 0))) as file:
+        kind = os.fstat(file.fileno()).st_mode
+        is_pipe = pipes and stat.S_ISFIFO(kind)
+        if is_pipe:
+            os.set_blocking(file.fileno(), True)
+        content = io.BytesIO()
+        while (is_pipe or stat.S_ISREG(kind)) and (chunk := file.read(min(2**20, limit + 1 - content.tell()))):
+            content.write(chunk)
+        if content.tell() > limit:
+            raise OSError(errno.EFBIG, f"File larger than {limit} bytes", str(path))
+        if content.tell() == 0 and not stat.S_ISREG(kind):
+            raise OSError(errno.EINVAL, "Not a regular file", str(path))
+        return content.getvalue()
+
+
+def check_unpacked_size(archive: zipfile.ZipFile, limit: int) -> None:
+    """Check that everything in `archive` is at most `limit` bytes together; `zipfile` reads no more than it declares.
+
+    >>> with zipfile.ZipFile(io.BytesIO(), "w") as archive:
+    ...     check_unpacked_size(archive, 2**20)
+
+    Raises:
+        ValueError: it is more.
+    """
+    size = sum(member.file_size for member in archive.infolist())
+    if size > limit:
+        raise ValueError(f"it unpacks to {size} bytes; the limit is {limit}")
 
 
 @contextlib.contextmanager

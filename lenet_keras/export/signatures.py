@@ -13,7 +13,7 @@ import numpy.typing as npt
 import tensorflow as tf
 from tensorflow_serving.apis import predict_pb2, prediction_log_pb2
 
-from lenet_keras.inference.images import encode_png
+from lenet_keras.inference.images import BRIGHT, SIMILAR, VISIBLE, encode_png
 from lenet_keras.inference.saved_model import write_labels
 from lenet_keras.models import FEATURES
 from lenet_keras.serving.config import WARMUP
@@ -23,7 +23,9 @@ from lenet_keras.serving.endpoint import ENCODED, IMAGE_BYTES
 # one.
 MAX_PIXELS = 4096 * 4096
 
-_LUMA = (0.299, 0.587, 0.114)  # ITU-R 601, as Pillow's
+_LUMA = (19595, 38470, 7471)  # ITU-R 601 in units of 2**-16, as Pillow's
+# Segment APP14 of a JPEG file: its length, a name, a version, two words of flags, and no transform of colours.
+_ADOBE_MARKER = b"\xff\xee\x00\x0eAdobe\x00\x64\x00\x00\x00\x00\x00"
 _WARMUP_IMAGES = 4  # per request; enough for a batch dimension to show
 
 GraphFunction = Callable[[tf.Tensor], dict[str, tf.Tensor]]
@@ -187,9 +189,10 @@ def decode_images(contents: tf.Tensor, height: int, width: int) -> tf.Tensor:
     """Read images as the models take them: grey, small, their proportions kept, centred on black.
 
     The rules are those of `lenet_keras.inference.images.read_image`: ITU-R 601 luma, transparent pixels become black,
-    16 bits become 8, scaled with antialiasing. An image that already has the size keeps its pixels; others may differ
-    from those of `read_image` by one level of 255, as Pillow rounds between its two passes. A camera's EXIF orientation
-    is not applied: TensorFlow does not read it.
+    black strokes on a transparent page white on black, 16 bits become 8, scaled with antialiasing. An image that
+    already has the size keeps its pixels; others may differ from those of `read_image` by one level of 255, as Pillow
+    rounds between its two passes. A camera's EXIF orientation is not applied: TensorFlow does not read it. Of an
+    animation, the image that programs without animations show is taken.
 
     >>> png = encode_png(np.full((56, 28, 1), 200, np.uint8))
     >>> decode_images(tf.constant([png]), 28, 28).numpy()[0, 0, 5:9, 0]
@@ -214,6 +217,12 @@ def decode_images(contents: tf.Tensor, height: int, width: int) -> tf.Tensor:
 def _grey(content: tf.Tensor) -> tf.Tensor:
     """Return grey levels, float32 [height, width, 1], whole numbers from 0 to 255."""
     is_jpeg = tf.io.is_jpeg(content)
+    # Or TensorFlow would read formats that `predict` refuses, of a size that is not checked.
+    known = tf.debugging.Assert(
+        is_jpeg | (tf.strings.substr(content, 0, 8) == b"\x89PNG\r\n\x1a\n"), ["an image is neither PNG nor JPEG"]
+    )
+    with tf.control_dependencies([known]):
+        content = tf.identity(content)
     size = tf.cond(is_jpeg, lambda: tf.image.extract_jpeg_shape(content)[:2], lambda: _png_size(content))
     small_enough = tf.debugging.assert_less_equal(
         tf.reduce_prod(tf.cast(size, tf.float64)),
@@ -222,8 +231,22 @@ def _grey(content: tf.Tensor) -> tf.Tensor:
     )
     with tf.control_dependencies([small_enough]):
         content = tf.identity(content)
-    rgb = tf.cond(is_jpeg, lambda: _jpeg_rgb(content), lambda: _png_rgb(content))
-    return tf.round(tf.tensordot(rgb, tf.constant(_LUMA), 1))[..., tf.newaxis]
+    rgba = tf.cond(is_jpeg, lambda: _jpeg_rgba(content), lambda: _png_rgba(content))
+    # Pillow's arithmetic, so that both decide alike.
+    weighted = tf.reduce_sum(tf.cast(rgba[..., :3], tf.int32) * tf.constant(_LUMA), axis=-1)
+    return _on_black((weighted + 2**15) // 2**16, tf.cast(rgba[..., 3], tf.int32))[..., tf.newaxis]
+
+
+def _on_black(luminance: tf.Tensor, alpha: tf.Tensor) -> tf.Tensor:
+    visible = alpha >= VISIBLE
+    darkest = tf.reduce_min(tf.where(visible, luminance, 255))
+    brightest = tf.reduce_max(tf.where(visible, luminance, 0))
+    colour_says_nothing = (
+        (tf.reduce_max(alpha) - tf.reduce_min(alpha) > SIMILAR)
+        & (brightest - darkest <= SIMILAR)
+        & (brightest < BRIGHT)
+    )
+    return tf.cast(tf.where(colour_says_nothing, 255, luminance) * alpha // 255, tf.float32)
 
 
 def _png_size(content: tf.Tensor) -> tf.Tensor:
@@ -237,18 +260,24 @@ def _bytes(content: tf.Tensor, start: int, count: int) -> tf.Tensor:
     return tf.strings.substr(beginning + b"\0" * (start + count), start, count)
 
 
-def _jpeg_rgb(content: tf.Tensor) -> tf.Tensor:
+def _jpeg_rgba(content: tf.Tensor) -> tf.Tensor:
+    # Whether a CMYK file holds inks or their complement is not recorded. TensorFlow reads complements if there is a
+    # marker of Adobe's, Pillow always. A marker of the file's own follows this one, and prevails.
+    is_cmyk = tf.image.extract_jpeg_shape(content)[2] == 4
+    marked = tf.strings.join([b"\xff\xd8", _ADOBE_MARKER, tf.strings.substr(content, 2, -1)])
+    content = tf.where(is_cmyk, marked, content)
     # The accurate transform is Pillow's; the default one differs by up to 2 levels.
-    return tf.cast(tf.io.decode_jpeg(content, channels=3, dct_method="INTEGER_ACCURATE"), tf.float32)
+    rgb = tf.io.decode_jpeg(content, channels=3, dct_method="INTEGER_ACCURATE")
+    return tf.concat([rgb, tf.fill(tf.shape(rgb[..., :1]), tf.constant(255, tf.uint8))], axis=-1)
 
 
-def _png_rgb(content: tf.Tensor) -> tf.Tensor:
-    rgba = tf.cast(tf.io.decode_png(content, channels=4), tf.float32)
+def _png_rgba(content: tf.Tensor) -> tf.Tensor:
+    rgba = tf.io.decode_png(content, channels=4)
     depth = tf.cast(tf.io.decode_raw(_bytes(content, 24, 1), tf.uint8)[0], tf.int32)
     alpha = rgba[..., 3:]
     # Where a file of 1, 2 or 4 bits has no alpha, TensorFlow fills in the largest value of that many bits for opaque.
-    filled_in = (depth < 8) & tf.reduce_all(alpha == tf.cast(2**depth - 1, tf.float32))
-    return rgba[..., :3] * tf.cond(filled_in, lambda: tf.ones_like(alpha), lambda: alpha / 255)
+    filled_in = (depth < 8) & ~tf.strings.regex_full_match(content, rb"\C*tRNS\C*")
+    return tf.concat([rgba[..., :3], tf.where(filled_in, tf.constant(255, tf.uint8), alpha)], axis=-1)
 
 
 def _fit(grey: tf.Tensor, height: int, width: int) -> tf.Tensor:

@@ -41,6 +41,7 @@ class Prediction:
         probabilities: of all classes, in the order of their numbers, summing to 1.
         version: the number of the exported model's version; None for a run.
         looks_inverted: the image has a bright border, where the datasets have a black background.
+        is_blank: all pixels of the image have one value, so its class says nothing.
     """
 
     class_id: int
@@ -49,6 +50,7 @@ class Prediction:
     probabilities: list[float]
     version: int | None
     looks_inverted: bool
+    is_blank: bool
 
     def to_json(self) -> dict[str, Any]:
         """Return the attributes as JSON values; they are the same for a run, a SavedModel and a served model."""
@@ -103,13 +105,20 @@ class Classifier:
 
     def predict(self, images: Sequence[ImageSource], *, invert: bool = False) -> list[Prediction]:
         """Predict the class of each image, as the function `predict` does."""
-        read = [self._read(image) for image in images]
+        read = [self._read(image, invert) for image in images]
         if not read:
             return []
-        pixels = np.stack([image.pixels for image in read])
-        answers = self.answer(255 - pixels if invert else pixels)
+        answers = self.answer(np.stack([image.pixels for image in read]))
         return [
-            Prediction(class_id, name, float(row[class_id]), row.tolist(), answers.version, image.looks_inverted)
+            Prediction(
+                class_id,
+                name,
+                float(row[class_id]),
+                row.tolist(),
+                answers.version,
+                image.looks_inverted,
+                image.is_blank,
+            )
             for image, class_id, name, row in zip(
                 read, answers.class_ids, answers.class_names, answers.probabilities, strict=True
             )
@@ -140,9 +149,11 @@ class Classifier:
             "test": loss_and_accuracy(logits, test.labels),
         }
 
-    def _read(self, image: ImageSource) -> GreyImage:
+    def _read(self, image: ImageSource, invert: bool) -> GreyImage:
         size = self.image_shape[:2]
-        return as_image(image, size) if isinstance(image, np.ndarray) else read_image(local_path(image), size)
+        if isinstance(image, np.ndarray):
+            return as_image(image, size, invert=invert)
+        return read_image(local_path(image), size, invert=invert)
 
 
 def predict(
@@ -158,7 +169,8 @@ def predict(
         source: a run, a SavedModel or a served model, as `open_classifier` takes it.
         images: paths of PNG or JPEG files of any size, or arrays of pixels, uint8 [height, width, 1] in the size that
             the model takes, 0 (the background) to 255.
-        invert: swap bright and dark: the datasets show bright objects on black.
+        invert: swap bright and dark in what the images show, as `lenet_keras.inference.images.read_image` does: the
+            datasets show bright objects on black.
         wait: seconds to wait for a served model that is coming up.
 
     Raises:
