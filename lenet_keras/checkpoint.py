@@ -10,6 +10,7 @@ import hashlib
 import io
 import json
 import logging
+import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,12 +20,13 @@ import numpy as np
 import numpy.typing as npt
 
 from lenet_keras.errors import LenetKerasError, RunDamaged, first_line
-from lenet_keras.files import replacing, sync
+from lenet_keras.files import check_unpacked_size, read_bounded, replacing, sync
 
 if TYPE_CHECKING:
     import keras
 
 STATE_FORMAT = 2
+_LARGEST = 2**26  # bytes of the file and of what it unpacks to; ours have one million, and 200 for each epoch
 
 Arrays = dict[str, npt.NDArray[Any]]
 
@@ -134,7 +136,7 @@ def read_state(path: Path) -> TrainingState:
         LenetKerasError: it has the format of another version.
     """
     try:
-        content = path.read_bytes()
+        content = read_bounded(path, _LARGEST)
     except OSError as error:
         raise StateDamaged(f"{path} cannot be read: {first_line(error)}") from error
     return decode(content, str(path))
@@ -148,6 +150,8 @@ def decode(content: bytes, name: str) -> TrainingState:
         LenetKerasError: it has the format of another version.
     """
     try:
+        with zipfile.ZipFile(io.BytesIO(content)) as members:
+            check_unpacked_size(members, _LARGEST)
         with np.load(io.BytesIO(content), allow_pickle=False) as archive:
             arrays = {key: archive[key] for key in archive.files}
         written_sum = str(arrays.pop("sha256", ""))

@@ -100,18 +100,19 @@ def read_bounded(path: Path, limit: int, *, pipes: bool = False) -> bytes:
     """
     # Opened without blocking, a named pipe that nobody writes to is at its end.
     with open(path, "rb", opener=lambda name, flags: os.open(name, flags | getattr(os, "O_NONBLOCK", 0))) as file:
-        kind = os.fstat(file.fileno()).st_mode
-        is_pipe = pipes and stat.S_ISFIFO(kind)
+        status = os.fstat(file.fileno())
+        is_pipe = pipes and stat.S_ISFIFO(status.st_mode)
         if is_pipe:
             os.set_blocking(file.fileno(), True)
         content = io.BytesIO()
-        while (is_pipe or stat.S_ISREG(kind)) and (chunk := file.read(min(2**20, limit + 1 - content.tell()))):
-            content.write(chunk)
-        if content.tell() > limit:
-            raise OSError(errno.EFBIG, f"File larger than {limit} bytes", str(path))
-        if content.tell() == 0 and not stat.S_ISREG(kind):
-            raise OSError(errno.EINVAL, "Not a regular file", str(path))
-        return content.getvalue()
+        if is_pipe or (stat.S_ISREG(status.st_mode) and status.st_size <= limit):
+            while chunk := file.read(min(2**20, limit + 1 - content.tell())):
+                content.write(chunk)
+    if max(content.tell(), status.st_size) > limit:
+        raise OSError(errno.EFBIG, f"File larger than {limit} bytes", str(path))
+    if content.tell() == 0 and not stat.S_ISREG(status.st_mode):
+        raise OSError(errno.EINVAL, "Not a regular file", str(path))
+    return content.getvalue()
 
 
 def check_unpacked_size(archive: zipfile.ZipFile, limit: int) -> None:

@@ -31,6 +31,7 @@ from lenet_keras.files import (
     is_temporary,
     local_path,
     locked,
+    read_bounded,
     remove_temporary,
     write_atomically,
 )
@@ -310,9 +311,7 @@ def _write_json(path: Path, content: Mapping[str, Any]) -> None:
 
 def _read_json(path: Path) -> dict[str, Any]:
     try:
-        if (found := path.stat().st_size) > _LARGEST_JSON:
-            raise RunDamaged(f"{path} is damaged: it has {found:,} bytes.")
-        content = json.loads(path.read_bytes())
+        content = json.loads(read_bounded(path, _LARGEST_JSON))
     except (OSError, ValueError, RecursionError) as error:
         raise RunDamaged(f"{path} cannot be read: {first_line(error)}") from error
     if not isinstance(content, dict):

@@ -11,7 +11,7 @@ import pytest
 
 from lenet_keras import files
 from lenet_keras.errors import InvalidArgument
-from lenet_keras.files import creating_folder, local_path, remove_temporary, replacing, write_atomically
+from lenet_keras.files import creating_folder, local_path, read_bounded, remove_temporary, replacing, write_atomically
 
 
 def names(folder):
@@ -24,6 +24,31 @@ def test_a_file_is_replaced(tmp_path):
     write_atomically(path, b"two")
     assert path.read_bytes() == b"two"
     assert names(tmp_path) == ["a.json"]
+
+
+@pytest.mark.parametrize("size", [0, 1, 2**20, 2**20 + 1])
+def test_a_file_is_read_up_to_its_limit(tmp_path, size):
+    path = tmp_path / "a"
+    path.write_bytes(b"x" * size)
+    assert read_bounded(path, size) == b"x" * size
+    if size:
+        with pytest.raises(OSError, match="File larger than") as refused:
+            read_bounded(path, size - 1)
+        assert (refused.value.errno, refused.value.filename) == (errno.EFBIG, str(path))
+
+
+def test_a_pipe_is_read_where_it_is_welcome_and_up_to_the_limit(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    # Opened for both, it waits for nobody, and has a writer.
+    with os.fdopen(os.open(tmp_path / "pipe", os.O_RDWR), "wb", buffering=0) as writer:
+        writer.write(b"x" * 1000)
+        with pytest.raises(OSError, match="Not a regular file"):
+            read_bounded(tmp_path / "pipe", 1000)
+        with pytest.raises(OSError, match="File larger than 999 bytes"):
+            read_bounded(tmp_path / "pipe", 999, pipes=True)
+    with pytest.raises(OSError, match="Not a regular file") as refused:
+        read_bounded(tmp_path / "pipe", 1000, pipes=True)  # now nobody writes to it
+    assert refused.value.errno == errno.EINVAL
 
 
 def test_a_folder_that_has_vanished_is_not_created_again(tmp_path):

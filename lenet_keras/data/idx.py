@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import gzip
 import hashlib
+import io
 import math
 import struct
 import zlib
@@ -18,9 +19,11 @@ import numpy as np
 import numpy.typing as npt
 
 from lenet_keras.errors import DatasetDamaged, LenetKerasError
-from lenet_keras.files import creating_folder
+from lenet_keras.files import creating_folder, read_bounded
 
 Bytes = npt.NDArray[np.uint8]
+
+_LARGEST = 2**30  # bytes, decompressed; the largest dataset, emnist/byclass, has half as many
 
 IDX_FILES: Mapping[str, tuple[str, str]] = {
     "train": ("train-images-idx3-ubyte", "train-labels-idx1-ubyte"),
@@ -89,15 +92,18 @@ def read_idx(path: Path, remedy: str, sha256: str | None = None, of_gz: bool = F
             raise DatasetDamaged(f"{path}: {what}: expected {expected}, found {found}; {remedy}.")
 
     try:
-        content = path.read_bytes()
+        content = read_bounded(path, _LARGEST)
     except OSError as error:
         raise DatasetDamaged(f"{path}: expected a readable file, found: {error.strerror}; {remedy}.") from error
     compressed = content
     if path.suffix == ".gz":
         try:
-            content = gzip.decompress(content)
+            with gzip.open(io.BytesIO(content)) as file:
+                content = file.read(_LARGEST + 1)
         except (EOFError, OSError, zlib.error) as error:  # gzip reports a truncated file as EOFError
             raise DatasetDamaged(f"{path}: expected a complete gzip file, found: {error}; {remedy}.") from error
+    if len(content) > _LARGEST:
+        expect("length (decompressed)", f"at most {_LARGEST} bytes", "more")
 
     dimensions = 3 if "idx3" in path.name else 1
     magic = 0x0800 + dimensions

@@ -21,8 +21,8 @@ _BRIGHT_BORDER = 96
 
 
 # A picture is its alpha where colour says nothing: alpha varies by more than `SIMILAR` levels, the luminance of what is
-# `VISIBLE` (the least alpha; below it, programs round colours coarsely) by no more, and that is below `BRIGHT`. Brighter
-# ink is legible on black as it is.
+# `VISIBLE` (the least alpha; below it, programs round colours coarsely) by no more, and that is below `BRIGHT`.
+# Brighter ink is legible on black as it is.
 SIMILAR = 32
 VISIBLE = 32
 BRIGHT = 192
@@ -167,7 +167,8 @@ def _in_eight_bits(colour: int | tuple[int, ...], depth: int) -> int | tuple[int
     # Pillow converts the pixels of a PNG of 2, 4 or 16 bits to 8 bits, but not the colour that is transparent.
     if isinstance(colour, tuple):
         return tuple(level >> 8 if depth == 16 else level & 255 for level in colour)
-    return (colour & (2**depth - 1)) * 255 // (2**depth - 1)
+    most: int = 2**depth - 1
+    return (colour & most) * 255 // most
 
 
 def _luminance_and_alpha(image: Image.Image) -> tuple[Image.Image, Image.Image | None]:
@@ -183,13 +184,11 @@ def _luminance_and_alpha(image: Image.Image) -> tuple[Image.Image, Image.Image |
 
 
 def _on_black(luminance: Image.Image, alpha: Image.Image | None, invert: bool = False) -> Image.Image:
-    if alpha is not None:
-        least, most = alpha.getextrema()
-        if most - least > SIMILAR:
-            mask = alpha.point([255 * (level >= VISIBLE) for level in range(256)])
-            levels = np.flatnonzero(luminance.histogram(mask))
-            if levels[-1] - levels[0] <= SIMILAR and (invert or levels[-1] < BRIGHT):
-                return alpha
+    if alpha is not None and np.ptp(np.asarray(alpha)) > SIMILAR:
+        mask = alpha.point([255 * (level >= VISIBLE) for level in range(256)])
+        levels = np.flatnonzero(luminance.histogram(mask))
+        if levels[-1] - levels[0] <= SIMILAR and (invert or levels[-1] < BRIGHT):
+            return alpha
     shown = ImageOps.invert(luminance) if invert else luminance
     return shown if alpha is None else ImageChops.multiply(shown, alpha)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import stat
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -12,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from lenet_keras.errors import InvalidArgument, ModelDamaged, ModelNotFound, first_line
+from lenet_keras.files import read_bounded
 from lenet_keras.inference.measure import in_batches
 from lenet_keras.serving.config import check_saved_model_path, version_folders
 
@@ -19,6 +21,8 @@ _GRAPH = "saved_model.pb"
 _LABELS = Path("assets", "labels.txt")
 _ORIGIN = Path("assets", "origin.json")
 _LARGEST_ORIGIN = 10_000  # bytes
+_LARGEST = 2**28  # bytes of all files together; ours have one million
+_LARGEST_LABELS = 2**20  # bytes
 _LARGEST_SIDE = 4096  # pixels; an untrusted model must not be able to demand all memory
 
 
@@ -95,6 +99,7 @@ def open_saved_model(path: Path) -> ExportedModel:
     import tensorflow as tf
 
     try:
+        _check_files(folder)
         loaded = tf.saved_model.load(str(folder))
     except Exception as error:  # damage raises nearly any type: OSError, ValueError, KeyError, DecodeError, OpError
         raise _damaged(folder, error) from error
@@ -154,7 +159,7 @@ def read_labels(saved_model: Path) -> tuple[str, ...]:
         OSError: the file is missing or cannot be read.
         UnicodeDecodeError: the file is not UTF-8.
     """
-    return tuple((saved_model / _LABELS).read_text(encoding="utf-8").split("\n")[:-1])
+    return tuple(read_bounded(saved_model / _LABELS, _LARGEST_LABELS).decode().split("\n")[:-1])
 
 
 def write_origin(saved_model: Path, origin: Origin) -> None:
@@ -184,9 +189,7 @@ def read_origin(saved_model: Path) -> Origin | None:
     file = saved_model / _ORIGIN
     if not file.is_file():
         return None
-    if file.stat().st_size > _LARGEST_ORIGIN:
-        raise ValueError("it is too large")
-    origin = Origin(**json.loads(file.read_bytes()))
+    origin = Origin(**json.loads(read_bounded(file, _LARGEST_ORIGIN)))
     if not (isinstance(origin.dataset, str) and isinstance(origin.weights_sha256, str)):
         raise ValueError("dataset and weights_sha256 must be strings")
     return origin
@@ -216,6 +219,18 @@ def _version_folder(path: Path) -> Path:
     if not is_saved_model(newest):
         raise ModelDamaged(f"{newest} is damaged: it holds no {_GRAPH}; remove it or export the model again")
     return newest
+
+
+def _check_files(folder: Path) -> None:
+    # TensorFlow would wait for a pipe, read a device without end, and take memory for whatever a file holds.
+    size = 0
+    for file in [*folder.glob("*"), *folder.glob("variables/*"), *folder.glob("assets/*")]:
+        status = file.stat()
+        if not (stat.S_ISREG(status.st_mode) or stat.S_ISDIR(status.st_mode)):
+            raise ValueError(f"{file.relative_to(folder)} is not a regular file")
+        size += status.st_size
+    if size > _LARGEST:
+        raise ValueError(f"it has {size} bytes; the limit is {_LARGEST}")
 
 
 def _is_image_shape(shape: Sequence[int | None]) -> bool:

@@ -9,9 +9,8 @@ import tensorflow as tf
 
 from lenet_keras.checkpoint import capture, restore
 from lenet_keras.config import TrainConfig
-from lenet_keras.data.catalogue import IMAGE_SHAPE, dataset_spec
 from lenet_keras.distribution.strategy import Placement
-from lenet_keras.models import build_lenet5
+from lenet_keras.inference.run_model import build_run_model
 
 _PHILOX = 1  # tf.random.Algorithm.PHILOX, as an operation's argument
 _NUMBERS_PER_COUNT = 4  # float32s that Philox makes from one value of its counter
@@ -23,7 +22,7 @@ def plain_model(config: TrainConfig) -> keras.Model:
     >>> plain_model(TrainConfig(reg="weight_decay")).count_params()
     61706
     """
-    model = _variant(config)
+    model = build_run_model(config)
     compile_model(model, config)
     return model
 
@@ -31,7 +30,7 @@ def plain_model(config: TrainConfig) -> keras.Model:
 def training_model(config: TrainConfig, placement: Placement) -> keras.Model:
     """Return the variant that `config` describes, compiled, as the devices of `placement` train it."""
     with placement.strategy.scope():
-        model = replicated(_variant(config), placement.replicas, config.precision)
+        model = replicated(build_run_model(config), placement.replicas, config.precision)
         compile_model(model, config)
     return model
 
@@ -75,19 +74,6 @@ def replicated(model: keras.Model, replicas: int, precision: str = "float32") ->
     copied = keras.models.clone_model(model, clone_function=copy)
     restore(copied.variables, capture(model.variables))
     return copied
-
-
-def _variant(config: TrainConfig) -> keras.Model:
-    return build_lenet5(
-        reg=config.reg,
-        num_classes=dataset_spec(config.dataset).num_classes,
-        input_shape=IMAGE_SHAPE,
-        activation=config.activation,
-        pooling=config.pooling,
-        dropout_rate=config.dropout_rate,
-        weight_decay=config.weight_decay,
-        seed=config.seed,
-    )
 
 
 def compile_model(model: keras.Model, config: TrainConfig) -> None:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import io
+import os
 
 import numpy as np
 import pytest
@@ -46,6 +47,22 @@ def test_a_file_that_is_not_a_state_is_reported_in_one_line(tmp_path, damage):
     with pytest.raises(StateDamaged, match=r"state\.npz cannot be read") as refused:
         read_state(path)
     assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize("kind", ["pipe", "/dev/zero", "large", "packed"])
+def test_what_is_not_a_state_is_neither_waited_for_nor_read_to_its_end(tmp_path, kind):
+    path = tmp_path / "state.npz"
+    if kind == "pipe":
+        os.mkfifo(path)
+    elif kind == "large":
+        path.touch()
+        os.truncate(path, 2**40)  # takes no space
+    elif kind == "packed":
+        np.savez_compressed(path, meta=np.zeros(2**26, np.uint8))
+    else:
+        path.symlink_to(kind)
+    with pytest.raises(StateDamaged, match=r"state\.npz cannot be read: .*(regular|larger|it unpacks to \d+ bytes)"):
+        read_state(path)
 
 
 def test_a_state_truncated_anywhere_is_damaged(state, tmp_path):

@@ -114,6 +114,21 @@ def test_predict_names_classes_and_warns_of_inverted_images(call, run, trained, 
     assert undone.stderr == ""
 
 
+def test_predict_says_that_an_image_is_blank(run, trained, tmp_path):
+    Image.new("L", (60, 30), 255).save(tmp_path / "white.png")
+    Image.new("RGBA", (28, 28)).save(tmp_path / "transparent.png")
+    drawing = Image.new("RGBA", (28, 28))
+    drawing.paste("black", (8, 4, 20, 24))
+    drawing.save(tmp_path / "drawing.png")
+    paths = [tmp_path / f"{name}.png" for name in ("white", "drawing", "transparent")]
+    process = run("predict", *paths, "--json", cwd=trained[0])
+    assert process.returncode == 0, process.stderr
+    assert [row["is_blank"] for row in json.loads(process.stdout)] == [True, False, True]
+    assert process.stderr.splitlines() == [
+        f"{path} is blank: all its pixels have one value, so its class says nothing." for path in (paths[0], paths[2])
+    ]
+
+
 def test_predict_refuses_a_file_that_is_not_an_image(call, trained, tmp_path):
     (tmp_path / "text.png").write_text("not an image")
     process = call("predict", tmp_path / "text.png", cwd=trained[0])

@@ -111,11 +111,18 @@ def test_a_deeply_nested_configuration_is_damaged(folder):
     assert_refused(folder, "is damaged")
 
 
-def test_keras_safe_mode_is_a_second_barrier(folder, marker, monkeypatch):
-    monkeypatch.setattr(run_model, "KERAS_CLASSES", run_model.KERAS_CLASSES | {"Lambda", "__lambda__"})
+def test_that_nothing_in_the_file_is_built_is_a_second_barrier(folder, original, marker, monkeypatch):
+    names = {"Lambda", "__lambda__", *FOREIGN}
+    monkeypatch.setattr(run_model, "KERAS_CLASSES", run_model.KERAS_CLASSES | names)
     save_lambda(folder.model_keras, marker)
-    assert_refused(folder, "is damaged .*Lambda")
-    assert not marker.exists()
+    assert_refused(folder, "is not one of this program's models")
+    for foreign in FOREIGN.values():
+        named = json.loads(json.dumps({**foreign, "registered_name": None}).replace("MARKER", str(marker)))
+        rewrite(
+            folder.model_keras, original, lambda _, layer, named=named: layer["config"].update(kernel_initializer=named)
+        )
+        load_run_model(folder)
+        assert not marker.exists()
 
 
 @pytest.mark.parametrize("command", [["evaluate"], ["export"], ["predict", "IMAGE", "--model"]])

@@ -1,11 +1,13 @@
 from __future__ import annotations
 
 import gzip
+import os
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from lenet_keras.data import idx
 from lenet_keras.data.idx import IDX_NAMES, creating_idx_folder, idx_bytes, read_idx, read_idx_folder
 from lenet_keras.data.load import SAMPLE_FOLDER
 from lenet_keras.errors import DatasetDamaged, LenetKerasError
@@ -60,6 +62,33 @@ def test_a_file_that_is_not_gzip_is_named(tmp_path: Path) -> None:
     path = tmp_path / f"{IDX_NAMES[0]}.gz"
     path.write_bytes(b"<html>Not found</html>")
     with pytest.raises(DatasetDamaged, match=rf"{path}: expected a complete gzip file, found: Not a gzipped file"):
+        read_idx(path, "do this")
+
+
+def test_a_gzip_file_that_decompresses_to_much_more_is_not_read_to_its_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(idx, "_LARGEST", 1000)
+    path = tmp_path / f"{IDX_NAMES[0]}.gz"
+    for shape in [(1, 1, 984), (1, 1, 985)]:
+        path.write_bytes(gzip.compress(idx_bytes(np.zeros(shape, np.uint8))))
+        if shape[-1] == 984:
+            assert read_idx(path, "do this").shape == shape
+    with pytest.raises(DatasetDamaged, match=rf"{path}: .*expected at most 1000 bytes, found more; do this"):
+        read_idx(path, "do this")
+
+
+@pytest.mark.parametrize("kind", ["pipe", "/dev/zero", "large"])
+def test_what_is_not_a_file_is_neither_waited_for_nor_read_to_its_end(tmp_path: Path, kind: str) -> None:
+    path = tmp_path / IDX_NAMES[0]
+    if kind == "pipe":
+        os.mkfifo(path)
+    elif kind == "large":
+        path.touch()
+        os.truncate(path, 2**40)  # takes no space
+    else:
+        path.symlink_to(kind)
+    with pytest.raises(DatasetDamaged, match=rf"{path}: expected a readable file, found: (Not a regular|File larger)"):
         read_idx(path, "do this")
 
 

@@ -1,5 +1,6 @@
 """Exported SavedModels, loaded back: what they predict, and how damage and other programs' models are named."""
 
+import os
 import shutil
 import subprocess
 import sys
@@ -92,6 +93,22 @@ def test_damage_is_one_line_that_names_the_folder(copied, damage):
         open_saved_model(copied.parent)
     assert "\n" not in str(caught.value)
     assert not isinstance(caught.value, InvalidArgument)
+
+
+@pytest.mark.parametrize("name", ["variables/variables.index", "variables/variables.data-00000-of-00001"])
+@pytest.mark.parametrize("kind", ["pipe", "/dev/zero", "large"])
+def test_a_file_that_is_not_one_is_neither_waited_for_nor_read_to_its_end(copied, name, kind):
+    (copied / name).unlink()
+    if kind == "pipe":
+        os.mkfifo(copied / name)
+    elif kind == "large":
+        (copied / name).touch()
+        os.truncate(copied / name, 2**40)  # takes no space
+    else:
+        (copied / name).symlink_to(kind)
+    reason = r"it has \d+ bytes; the limit is" if kind == "large" else f"{name} is not a regular file"
+    with pytest.raises(ModelDamaged, match=rf"^{copied} is damaged \({reason}"):
+        open_saved_model(copied)
 
 
 def test_a_graph_that_loads_but_cannot_run_is_damaged(tmp_path):
