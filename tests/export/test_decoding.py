@@ -187,6 +187,14 @@ def test_every_kind_of_jpeg_is_read_as_outside_the_graph(decode, tmp_path, optio
     assert np.abs(decode([file])[0] - read_image(tmp_path / "image").pixels).max() <= 2
 
 
+def test_a_jpeg_without_a_marker_that_names_its_colours_is_read_as_outside_the_graph(decode, tmp_path):
+    written = content(Image.frombytes("RGB", (50, 40), np.random.default_rng(0).bytes(6000)), "JPEG")
+    file = b"\xff\xd8" + b"".join(part for name, part in jpeg_segments(written) if name != 0xE0)
+    assert b"JFIF" not in file
+    (tmp_path / "image").write_bytes(file)
+    assert np.abs(decode([file])[0] - read_image(tmp_path / "image").pixels).max() <= 2
+
+
 @pytest.mark.parametrize("kind", ["GIF", "BMP", "TIFF", "WEBP", "ICO"])
 def test_another_format_is_called_so(decode, kind):
     with pytest.raises(tf.errors.InvalidArgumentError, match="an image is neither PNG nor JPEG"):

@@ -204,7 +204,7 @@ def test_the_transparent_grey_of_few_bits_becomes_black(tmp_path, depth):
 
 
 def test_the_transparent_colour_of_sixteen_bits_becomes_black(tmp_path):
-    colours = (np.array([[10, 20, 30], [200, 100, 250], [90, 90, 90]]) * 257).astype(">u2")
+    colours = (np.array([[10, 20, 30], [200, 100, 250], [90, 90, 90]]) * 256 + 7).astype(">u2")
     path = tmp_path / "image.png"
     header = struct.pack(">IIBBBBB", 3, 1, 16, 2, 0, 0, 0)
     data = zlib.compress(b"\0" + colours.tobytes())
