@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -49,6 +50,19 @@ def test_a_pipe_is_read_where_it_is_welcome_and_up_to_the_limit(tmp_path):
     with pytest.raises(OSError, match="Not a regular file") as refused:
         read_bounded(tmp_path / "pipe", 1000, pipes=True)  # now nobody writes to it
     assert refused.value.errno == errno.EINVAL
+
+
+def test_a_pipe_is_read_to_its_end_however_slowly_it_is_written():
+    content = os.urandom(2**22)  # a pipe holds 64 KiB: both ends wait for each other
+    reader, writer = os.pipe()
+
+    def write():
+        with os.fdopen(writer, "wb") as file:
+            file.write(content)
+
+    with ThreadPoolExecutor(1) as pool, os.fdopen(reader):
+        pool.submit(write)
+        assert read_bounded(Path(f"/dev/fd/{reader}"), 2**22, pipes=True) == content
 
 
 def test_a_folder_that_has_vanished_is_not_created_again(tmp_path):
