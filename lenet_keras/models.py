@@ -119,7 +119,8 @@ def build_lenet5(
         dropout_rate: the fraction of activations dropped, in [0, 1). Used by "dropout" only.
         weight_decay: `weight_decay * w` is added to the gradient of a kernel w, so the loss gains
             `weight_decay / 2 * sum(w**2)`. 0 or more. Used by "weight_decay" only.
-        seed: of the initial weights and dropout masks. The same seed gives the same weights. None: random.
+        seed: of the initial weights and dropout masks, 0 or more. A layer's own seed follows from this one and the
+            layer's name alone, so a layer starts with the same kernel in every variant. None: random.
 
     Raises:
         InvalidArgument: (a ValueError) an unknown name or a number out of range; the message names the value received.
@@ -143,10 +144,13 @@ def build_lenet5(
 
     batch_norm = "batch_norm" in names
     decay = keras.regularizers.L2(weight_decay / 2) if "weight_decay" in names else None
-    seeds = iter(int(value) for value in np.random.SeedSequence(seed).generate_state(7))
+    root = np.random.SeedSequence(seed).entropy
 
-    def weights() -> dict[str, Any]:
-        initializer = keras.initializers.GlorotUniform(seed=next(seeds))
+    def seed_of(layer: str) -> int:
+        return int(np.random.SeedSequence(root, spawn_key=tuple(layer.encode())).generate_state(1)[0])
+
+    def weights(layer: str) -> dict[str, Any]:
+        initializer = keras.initializers.GlorotUniform(seed=seed_of(layer))
         return {"kernel_initializer": initializer, "kernel_regularizer": decay}
 
     def normalised(x: Any, layer: str) -> Any:
@@ -161,7 +165,7 @@ def build_lenet5(
         return keras.layers.Activation(activation, name=f"{layer}_{activation}")(x)
 
     def convolved(x: Any, layer: str, filters: int, padding: str) -> Any:
-        conv = keras.layers.Conv2D(filters, 5, padding=padding, use_bias=not batch_norm, name=layer, **weights())
+        conv = keras.layers.Conv2D(filters, 5, padding=padding, use_bias=not batch_norm, name=layer, **weights(layer))
         return normalised(conv(x), layer)
 
     def pooled(x: Any, layer: str) -> Any:
@@ -169,10 +173,11 @@ def build_lenet5(
         return activated(pool(2, name=layer)(x), layer)
 
     def hidden(x: Any, layer: str, units: int) -> Any:
-        dense = keras.layers.Dense(units, use_bias=not batch_norm, name=layer, **weights())
+        dense = keras.layers.Dense(units, use_bias=not batch_norm, name=layer, **weights(layer))
         x = activated(normalised(dense(x), layer), layer)
         if "dropout" in names:
-            x = keras.layers.Dropout(dropout_rate, seed=next(seeds), name=f"{layer}_dropout")(x)
+            name = f"{layer}_dropout"
+            x = keras.layers.Dropout(dropout_rate, seed=seed_of(name), name=name)(x)
         return x
 
     images = keras.Input((height, width, channels), name="images", dtype="float32")
@@ -184,7 +189,7 @@ def build_lenet5(
     x = keras.layers.Flatten(name="flatten")(x)
     x = hidden(x, "c5", 120)
     x = hidden(x, "f6", FEATURES)
-    logits = keras.layers.Dense(num_classes, name="logits", **weights())(x)
+    logits = keras.layers.Dense(num_classes, name="logits", **weights("logits"))(x)
     return keras.Model(images, logits, name="lenet5")
 
 

@@ -134,6 +134,26 @@ def test_a_seed_gives_the_same_weights_and_masks(images):
     np.testing.assert_array_equal(first(images, training=True), again(images, training=True))
 
 
+def test_a_layer_starts_with_the_same_kernel_in_every_variant():
+    # Paired comparisons of variants stand on it.
+    regs = ["none", "dropout", "batch_norm", "weight_decay", "dropout+batch_norm+weight_decay"]
+    models = [build_lenet5(reg, seed=3) for reg in regs]
+    models += [build_lenet5("dropout", seed=3, activation="scaled_tanh", pooling="average", dropout_rate=0.5)]
+    for layer in PARAMETERS:
+        first, *others = (model.get_layer(layer).kernel.numpy() for model in models)
+        for other in others:
+            np.testing.assert_array_equal(first, other)
+
+
+def test_every_random_layer_and_every_seed_has_its_own_values():
+    seeds = []
+    for root in (0, 1, 2**32, 2**63 - 1):
+        model = build_lenet5("dropout", seed=root)
+        seeds += [model.get_layer(layer).kernel_initializer.seed for layer in PARAMETERS]
+        seeds += [model.get_layer(layer).seed for layer in ("c5_dropout", "f6_dropout")]
+    assert len(set(seeds)) == len(seeds) == 4 * 7
+
+
 def test_without_a_seed_weights_differ():
     first, second = build_lenet5(), build_lenet5()
     assert not np.array_equal(kernels(first)[0], kernels(second)[0])
