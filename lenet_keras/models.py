@@ -125,8 +125,9 @@ def build_lenet5(
     Raises:
         InvalidArgument: (a ValueError) an unknown name or a number out of range; the message names the value received.
     """
-    import keras
     import numpy as np
+
+    from lenet_keras.backend import keras
 
     names = parse_reg(reg)
     check_choice("activation", activation, ACTIVATIONS)
@@ -142,6 +143,9 @@ def build_lenet5(
         )
     height, width, channels = input_shape
 
+    # What Keras can be told globally is named in every layer, so that the model is this one whatever a program has set.
+    precision = {"dtype": "float32"}
+    layout = {**precision, "data_format": "channels_last"}
     batch_norm = "batch_norm" in names
     decay = keras.regularizers.L2(weight_decay / 2) if "weight_decay" in names else None
     root = np.random.SeedSequence(seed).entropy
@@ -154,43 +158,51 @@ def build_lenet5(
         return {"kernel_initializer": initializer, "kernel_regularizer": decay}
 
     def normalised(x: Any, layer: str) -> Any:
-        return keras.layers.BatchNormalization(name=f"{layer}_norm")(x) if batch_norm else x
+        if not batch_norm:
+            return x
+        norm = keras.layers.BatchNormalization(-1, momentum=0.99, epsilon=1e-3, name=f"{layer}_norm", **precision)
+        return norm(x)
 
     def activated(x: Any, layer: str) -> Any:
         if activation == "scaled_tanh":
             # Stock layers, so that a saved model loads without this package.
-            x = keras.layers.Rescaling(2 / 3, name=f"{layer}_slope")(x)
-            x = keras.layers.Activation("tanh", name=f"{layer}_tanh")(x)
-            return keras.layers.Rescaling(1.7159, name=f"{layer}_amplitude")(x)
-        return keras.layers.Activation(activation, name=f"{layer}_{activation}")(x)
+            x = keras.layers.Rescaling(2 / 3, name=f"{layer}_slope", **precision)(x)
+            x = keras.layers.Activation("tanh", name=f"{layer}_tanh", **precision)(x)
+            return keras.layers.Rescaling(1.7159, name=f"{layer}_amplitude", **precision)(x)
+        return keras.layers.Activation(activation, name=f"{layer}_{activation}", **precision)(x)
 
     def convolved(x: Any, layer: str, filters: int, padding: str) -> Any:
-        conv = keras.layers.Conv2D(filters, 5, padding=padding, use_bias=not batch_norm, name=layer, **weights(layer))
+        conv = keras.layers.Conv2D(
+            filters, 5, padding=padding, use_bias=not batch_norm, name=layer, **weights(layer), **layout
+        )
         return normalised(conv(x), layer)
 
     def pooled(x: Any, layer: str) -> Any:
         pool = keras.layers.MaxPooling2D if pooling == "max" else keras.layers.AveragePooling2D
-        return activated(pool(2, name=layer)(x), layer)
+        return activated(pool(2, name=layer, **layout)(x), layer)
 
     def hidden(x: Any, layer: str, units: int) -> Any:
-        dense = keras.layers.Dense(units, use_bias=not batch_norm, name=layer, **weights(layer))
+        dense = keras.layers.Dense(units, use_bias=not batch_norm, name=layer, **weights(layer), **precision)
         x = activated(normalised(dense(x), layer), layer)
         if "dropout" in names:
             name = f"{layer}_dropout"
-            x = keras.layers.Dropout(dropout_rate, seed=seed_of(name), name=name)(x)
+            x = keras.layers.Dropout(dropout_rate, seed=seed_of(name), name=name, **precision)(x)
         return x
 
     images = keras.Input((height, width, channels), name="images", dtype="float32")
-    x = keras.layers.Rescaling(1 / 255, name="scale")(images)
+    x = keras.layers.Rescaling(1 / 255, name="scale", **precision)(images)
     x = convolved(x, "c1", 6, "valid" if min(height, width) >= 32 else "same")
     x = pooled(x, "s2")
     x = convolved(x, "c3", 16, "valid")
     x = pooled(x, "s4")
-    x = keras.layers.Flatten(name="flatten")(x)
+    x = keras.layers.Flatten(name="flatten", **layout)(x)
     x = hidden(x, "c5", 120)
     x = hidden(x, "f6", FEATURES)
-    logits = keras.layers.Dense(num_classes, name="logits", **weights("logits"))(x)
-    return keras.Model(images, logits, name="lenet5")
+    logits = keras.layers.Dense(num_classes, name="logits", **weights("logits"), **precision)(x)
+    model = keras.Model(images, logits, name="lenet5")
+    for built in (model, model.get_layer("images")):  # neither can be told when it is made
+        built.dtype_policy = precision["dtype"]
+    return model
 
 
 class LayerRow(NamedTuple):

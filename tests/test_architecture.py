@@ -18,6 +18,7 @@ ROOMS = (
     "errors",
     "files",
     "runtime",
+    "backend",
     "models",
     "data",
     "config",

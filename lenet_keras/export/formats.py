@@ -206,10 +206,10 @@ def to_litert(model: keras.Model, calibration: npt.NDArray[np.uint8] | None = No
         calibration: real images, uint8 [N, height, width, 1], from which the ranges of all activations are measured.
             With them, all computation is in eight bits and the input `images` is uint8; without, all is in float32.
     """
-    import keras
     import numpy as np
     import tensorflow as tf
 
+    from lenet_keras.backend import keras
     from lenet_keras.export.signatures import classify_function
 
     # Via a SavedModel: a concrete function of a Keras model does not bring its weights along.

@@ -8,11 +8,11 @@ import logging
 from collections.abc import Sequence
 from pathlib import Path
 
-import keras
 import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
+from lenet_keras.backend import keras
 from lenet_keras.checkpoint import capture, checksum
 from lenet_keras.data.arrays import Split
 from lenet_keras.data.catalogue import dataset_spec

@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import keras
 import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 from tensorflow_serving.apis import predict_pb2, prediction_log_pb2
 
+from lenet_keras.backend import keras
 from lenet_keras.inference.images import BRIGHT, SIMILAR, VISIBLE, encode_png
 from lenet_keras.inference.saved_model import write_labels
 from lenet_keras.models import FEATURES
@@ -257,7 +257,7 @@ def _png_size(content: tf.Tensor) -> tf.Tensor:
 def _bytes(content: tf.Tensor, start: int, count: int) -> tf.Tensor:
     # Zeros after the end: TensorFlow's own message about a string that is too short quotes it, and is then not UTF-8.
     beginning = tf.strings.substr(content, 0, start + count)
-    return tf.strings.substr(beginning + b"\0" * (start + count), start, count)
+    return tf.strings.substr(tf.strings.join([beginning, b"\0" * (start + count)]), start, count)
 
 
 def _jpeg_rgba(content: tf.Tensor) -> tf.Tensor:

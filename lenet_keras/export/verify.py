@@ -10,11 +10,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import keras
 import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
+from lenet_keras.backend import keras
 from lenet_keras.data.arrays import Split
 from lenet_keras.errors import ExportError
 from lenet_keras.export import run_signatures

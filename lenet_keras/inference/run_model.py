@@ -32,7 +32,7 @@ KERAS_CLASSES = frozenset(
         "Functional", "__keras_tensor__", "DTypePolicy",
         "InputLayer", "Rescaling", "Conv2D", "MaxPooling2D", "AveragePooling2D", "Flatten", "Dense", "Activation",
         "BatchNormalization", "Dropout", "GlorotUniform", "Zeros", "Ones", "L2",
-        "Adam", "SparseCategoricalCrossentropy",
+        "Adam", "LossScaleOptimizer", "SparseCategoricalCrossentropy",
     }
 )  # fmt: skip
 

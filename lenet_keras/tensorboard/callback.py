@@ -10,11 +10,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import keras
 import numpy as np
 import tensorflow as tf
 from tensorboard.plugins.histogram import summary_v2
 
+from lenet_keras.backend import keras
 from lenet_keras.errors import first_line
 from lenet_keras.runs import event_files
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import keras
 import numpy as np
 
+from lenet_keras.backend import keras
 from lenet_keras.checkpoint import Arrays, EpochProgress, TrainingState, capture, restore
 from lenet_keras.config import TrainConfig
 from lenet_keras.data.arrays import Split

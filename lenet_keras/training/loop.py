@@ -5,10 +5,10 @@ from __future__ import annotations
 import time
 from typing import Any
 
-import keras
 import numpy.typing as npt
 import tensorflow as tf
 
+from lenet_keras.backend import keras
 from lenet_keras.checkpoint import EpochProgress
 from lenet_keras.data.arrays import Split, epoch_order
 

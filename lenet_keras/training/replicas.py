@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-import keras
 import tensorflow as tf
 
+from lenet_keras.backend import float32_by_default, keras
 from lenet_keras.checkpoint import capture, restore
 from lenet_keras.config import TrainConfig
 from lenet_keras.distribution.strategy import Placement
@@ -72,21 +72,24 @@ def replicated(model: keras.Model, replicas: int, precision: str = "float32") ->
         return type(layer).from_config(config)
 
     copied = keras.models.clone_model(model, clone_function=copy)
+    copied.dtype_policy = model.dtype_policy
     restore(copied.variables, capture(model.variables))
     return copied
 
 
 def compile_model(model: keras.Model, config: TrainConfig) -> None:
     """Give `model` the loss and the optimizer, built, that `config` describes; call it in the model's scope."""
-    optimizer = keras.optimizers.Adam(config.learning_rate)
-    if config.precision == "mixed_float16":
-        optimizer = keras.optimizers.LossScaleOptimizer(optimizer)
-    model.compile(
-        optimizer=optimizer,
-        loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
-        metrics=["accuracy"],
-    )
-    model.optimizer.build(model.trainable_variables)
+    with float32_by_default():
+        optimizer = keras.optimizers.Adam(config.learning_rate, epsilon=1e-7)
+        if config.precision == "mixed_float16":
+            optimizer = keras.optimizers.LossScaleOptimizer(optimizer)
+        model.compile(
+            optimizer=optimizer,
+            loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+            metrics=["accuracy"],
+            auto_scale_loss=False,  # by default Keras wraps the optimizer as the global dtype policy says
+        )
+        model.optimizer.build(model.trainable_variables)
 
 
 class SharedDropout(keras.layers.Dropout):  # type: ignore[misc]  # Keras ships no types

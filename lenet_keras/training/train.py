@@ -10,8 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-import keras
-
+from lenet_keras.backend import keras
 from lenet_keras.checkpoint import StateStore, TrainingState, decode, encode
 from lenet_keras.config import TrainConfig
 from lenet_keras.data.arrays import Dataset, Split, hold_out
