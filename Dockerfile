@@ -11,11 +11,10 @@ RUN python -m venv /opt/lenet-keras \
     && /opt/lenet-keras/bin/pip install --no-cache-dir /source
 
 FROM python:3.13-slim-trixie
-# A run records the git commit, and training fails without git. Versions are not pinned, because Debian's archive keeps
-# only one version of each package.
+# Versions are not pinned, because Debian's archive keeps only one version of each package.
 # hadolint ignore=DL3008
 RUN apt-get update \
-    && apt-get install --yes --no-install-recommends dataset-fashion-mnist git \
+    && apt-get install --yes --no-install-recommends dataset-fashion-mnist \
     && rm -rf /var/lib/apt/lists/* \
     && groupadd --gid 1000 lenet \
     && useradd --uid 1000 --gid 1000 --create-home lenet \

@@ -12,7 +12,7 @@ from typing import Any
 
 import click
 
-from lenet_keras import errors
+from lenet_keras import errors, runtime
 from lenet_keras.data.catalogue import SAMPLE_DATASET
 from lenet_keras.errors import InvalidArgument, LenetKerasError
 
@@ -52,6 +52,7 @@ class _Commands(click.Group):
     def invoke(self, ctx: click.Context) -> Any:
         if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors == "strict":
             sys.stdout.reconfigure(errors="surrogateescape")  # file names are printed as the bytes they are
+        runtime.settle_keras()
         try:
             with interruption.handled(), _progress_on_stderr():
                 return super().invoke(ctx)

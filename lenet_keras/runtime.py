@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import platform
+import re
 import shlex
 import subprocess
 import sys
@@ -12,7 +13,30 @@ from collections.abc import Iterator
 from importlib import metadata
 from pathlib import Path
 
+_PROJECT = re.compile(r'^name = "lenet-keras"$', re.MULTILINE)  # in pyproject.toml
+_GIT_TIMEOUT = 10.0  # seconds; git answers in milliseconds, if the file system does
+
 PACKAGES = ("lenet-keras", "tensorflow", "keras", "numpy", "tensorflow-datasets", "tensorboard")
+
+# Keras 3 on TensorFlow, as it is without any settings.
+_KERAS = {
+    "KERAS_BACKEND": "tensorflow",
+    "KERAS_HOME": os.devnull,  # where no keras.json can be, and Keras makes none
+    "KERAS_NNX_ENABLED": "false",
+    "TF_USE_LEGACY_KERAS": "0",
+}
+_OTHER_KERAS = ("KERAS_MAX_EPOCHS", "KERAS_MAX_STEPS_PER_EPOCH")  # of no use here, and Keras fails if not a number
+
+
+def settle_keras() -> None:
+    """Have this process and those that it starts import Keras on TensorFlow, with Keras's own defaults.
+
+    For a program of our own: what a user has set for other programs, in the environment or in keras.json, must not
+    change or end a training. Call it before Keras is imported.
+    """
+    os.environ.update(_KERAS)
+    for name in _OTHER_KERAS:
+        os.environ.pop(name, None)
 
 
 def load_tensorflow(verbose: bool = False) -> None:
@@ -61,7 +85,7 @@ def muted_stderr() -> Iterator[None]:
 
 
 def versions() -> dict[str, str]:
-    """Return the versions of Python and of the packages that a result depends on.
+    """Return the versions of Python and of the packages that a result depends on, as far as they can be told.
 
     >>> sorted(versions())[:3]
     ['keras', 'lenet-keras', 'numpy']
@@ -69,24 +93,27 @@ def versions() -> dict[str, str]:
     found = {"python": platform.python_version()}
     for package in PACKAGES:
         try:
-            found[package] = metadata.version(package)
+            found[package] = metadata.version(package) or "unknown"
         except metadata.PackageNotFoundError:  # run from a checkout that is not installed
             found[package] = "not installed"
+        except Exception:  # damaged metadata raises nearly any type: OSError, UnicodeDecodeError, KeyError
+            found[package] = "unknown"
     return found
 
 
 def command() -> str:
     """Return the command line of this process, quoted for a shell."""
-    return shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])
+    program, *arguments = sys.argv or [""]  # a program that embeds Python may have none
+    return shlex.join([Path(program).name, *arguments])
 
 
 def processor() -> str:
     """Return the processor's name, with its number of `cores`."""
     name = platform.processor() or platform.machine()
     try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
         name = next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
-    except (OSError, StopIteration):
+    except (OSError, IndexError, StopIteration):
         pass
     return f"{name}, {cores()} cores"
 
@@ -97,19 +124,37 @@ def cores() -> int:
     >>> cores() >= 1
     True
     """
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    try:
+        return len(os.sched_getaffinity(0))
+    except (AttributeError, OSError):  # not on every system, and a sandbox may refuse it
+        return os.cpu_count() or 1
 
 
 def git_commit() -> str | None:
     """Return the commit of the checkout that this package runs from, with "-dirty" if there are local changes.
 
     Returns:
-        None outside a checkout.
+        None outside a checkout of this project, be it within another repository, or if git cannot be asked.
     """
-    answer = subprocess.run(
-        ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    return answer.stdout.strip() or None
+    package = Path(__file__).resolve().parent
+    # The user's variables may point git to another repository, such as that of a hook that started this process.
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
+    environment["GIT_OPTIONAL_LOCKS"] = "0"
+
+    def git(*arguments: str) -> str:
+        command = ["git", "-C", str(package), *arguments]
+        answer = subprocess.run(
+            command, env=environment, stdin=subprocess.DEVNULL, capture_output=True, timeout=_GIT_TIMEOUT, check=True
+        )
+        return os.fsdecode(answer.stdout).removesuffix("\n")
+
+    try:
+        # A copy in somebody's repository is not its root, or not beside this project's own pyproject.toml.
+        if Path(git("rev-parse", "--show-toplevel")).resolve() != package.parent:
+            return None
+        if not _PROJECT.search(git("show", "HEAD:pyproject.toml")):
+            return None
+        git("ls-files", "--error-unmatch", Path(__file__).name)
+        return git("describe", "--always", "--dirty", "--abbrev=40", "--exclude=*")
+    except (OSError, subprocess.SubprocessError):
+        return None

@@ -54,9 +54,9 @@ def export_run(
 ) -> Path:
     """Publish the model of the run in `run_dir` as the next version in `export_dir`, and name it in metrics.json.
 
-    Before it appears, the SavedModel is run in a fresh process on the test images: it must agree with the model, and
-    its accuracy must equal that in metrics.json. The model's card and TensorFlow Serving's configuration files in
-    `export_dir` are brought up to date.
+    Before it appears, the SavedModel is run in a fresh process on the test images: it must agree with the model, whose
+    accuracy must be that in metrics.json, but for images that a GPU's rounding may decide either way. The model's card
+    and TensorFlow Serving's configuration files in `export_dir` are brought up to date.
 
     >>> export_run(Path("runs/fashion_mnist_sample/none/7"), keep=3).as_posix()
     'exported_models/lenet5_none_fashion_mnist_sample/1'
@@ -157,7 +157,7 @@ def export_model(
         model_dir: the model's folder, created if missing; versions are its numbered children.
         class_names: one per class, in the order of the logits.
         test: real images to compare on, at least one, with their labels.
-        accuracy: the model's on `test` as it was measured before, a fraction. None: what it has now.
+        accuracy: the model's on `test` as it was measured before, a fraction, on any device. None: it was not.
         origin: what the SavedModel says about where it comes from; None: nothing.
 
     Returns:
