@@ -154,7 +154,6 @@ def git_commit() -> str | None:
             return None
         if not _PROJECT.search(git("show", "HEAD:pyproject.toml")):
             return None
-        git("ls-files", "--error-unmatch", Path(__file__).name)
         return git("describe", "--always", "--dirty", "--abbrev=40", "--exclude=*")
     except (OSError, subprocess.SubprocessError):
         return None

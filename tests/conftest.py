@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from lenet_keras import runtime
 
 runtime.load_tensorflow()
 
+import keras  # noqa: E402
 import tensorflow as tf  # noqa: E402
 
 # Fixed when TensorFlow runs its first operation; four, so that each test can train on one, two or four.
@@ -65,3 +67,28 @@ def sample_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     config = TrainConfig(dataset="fashion_mnist_sample", epochs=3, learning_rate=1e-3, batch_size=32, seed=7)
     train(config, run_dir)
     return run_dir
+
+
+@pytest.fixture
+def foreign_globals() -> Iterator[None]:
+    """Keras as another part of a user's program has set it, before this package is used; it must stay so."""
+    config = keras.config
+    mine = (config.floatx(), config.epsilon(), config.image_data_format(), config.dtype_policy())
+    theirs = ("float16", 1e-2, "channels_first", keras.DTypePolicy("mixed_float16"))
+
+    def tell(values: tuple[str, float, str, keras.DTypePolicy]) -> None:
+        config.set_floatx(values[0])
+        config.set_epsilon(values[1])
+        config.set_image_data_format(values[2])
+        config.set_dtype_policy(values[3])
+
+    tell(theirs)
+    tf.random.set_seed(1)
+    tf.config.run_functions_eagerly(True)
+    try:
+        yield
+        assert (config.floatx(), config.epsilon(), config.image_data_format(), config.dtype_policy()) == theirs
+        assert tf.config.functions_run_eagerly()
+    finally:
+        tf.config.run_functions_eagerly(False)
+        tell(mine)

@@ -103,6 +103,16 @@ def test_the_library_neither_prints_nor_knows_the_command_line():
         assert not [call for call in calls if isinstance(call.func, ast.Name) and call.func.id == "print"], path
 
 
+def test_keras_is_imported_where_its_backend_is_checked():
+    importers = set()
+    for path in (ROOT / "lenet_keras").rglob("*.py"):
+        tree = ast.parse(path.read_text())
+        tree.body = [node for node in tree.body if not isinstance(node, ast.If)]  # if TYPE_CHECKING:
+        nodes = [node for node in ast.walk(tree) if isinstance(node, ast.Import)]
+        importers |= {path.name for node in nodes for alias in node.names if alias.name.split(".")[0] == "keras"}
+    assert importers == {"backend.py"}
+
+
 def test_every_import_is_declared():
     declared = {re.split(r"[<>=; \[]", line)[0].lower().replace("-", "_") for line in metadata.requires("lenet-keras")}
     own = {"lenet_keras", "lenet_keras_cli"}

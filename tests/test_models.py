@@ -154,6 +154,29 @@ def test_every_random_layer_and_every_seed_has_its_own_values():
     assert len(set(seeds)) == len(seeds) == 4 * 7
 
 
+VARIANT = {"reg": "dropout+batch_norm+weight_decay", "seed": 0}
+OTHERS = [{"activation": "scaled_tanh", "pooling": "average"}, {"activation": "relu", "pooling": "max"}]
+
+
+@pytest.fixture(scope="module")
+def undisturbed():
+    """Configuration, weights and logits of two variants, built before anything is set globally."""
+    pixels = np.random.default_rng(1).integers(0, 256, (2, 28, 28, 1)).astype("float32")
+    models = [build_lenet5(**VARIANT, **other) for other in OTHERS]
+    return pixels, [(model.get_config(), model.get_weights(), np.array(model(pixels))) for model in models]
+
+
+def test_the_model_is_the_same_whatever_is_set_globally(undisturbed, foreign_globals):
+    pixels, expected = undisturbed
+    for other, (config, weights, logits) in zip(OTHERS, expected, strict=True):
+        model = build_lenet5(**VARIANT, **other)
+        assert model.get_config() == config
+        assert {each.dtype_policy.name for each in (model, *model.layers)} == {"float32"}
+        for found, value in zip([*model.get_weights(), np.array(model(pixels))], [*weights, logits], strict=True):
+            assert found.dtype == value.dtype
+            np.testing.assert_array_equal(found, value)
+
+
 def test_without_a_seed_weights_differ():
     first, second = build_lenet5(), build_lenet5()
     assert not np.array_equal(kernels(first)[0], kernels(second)[0])

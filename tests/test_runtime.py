@@ -115,6 +115,11 @@ def test_the_commit_of_the_projects_own_checkout_is_recorded_whatever_git_is_tol
     assert commit_of(package) == f"{own}-dirty"
 
 
+def test_a_copy_installed_within_the_projects_own_checkout_has_no_commit(tmp_path):
+    commit(copy_package(tmp_path).parent)
+    assert commit_of(copy_package(tmp_path / ".venv" / "lib" / "site-packages")) is None
+
+
 @pytest.mark.parametrize(
     ("place", "project", "is_committed"),
     [

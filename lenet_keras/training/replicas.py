@@ -80,14 +80,14 @@ def replicated(model: keras.Model, replicas: int, precision: str = "float32") ->
 def compile_model(model: keras.Model, config: TrainConfig) -> None:
     """Give `model` the loss and the optimizer, built, that `config` describes; call it in the model's scope."""
     with float32_by_default():
-        optimizer = keras.optimizers.Adam(config.learning_rate, epsilon=1e-7)
+        # Named, as Keras would number them in each process, and model.keras would differ.
+        optimizer = keras.optimizers.Adam(config.learning_rate, epsilon=1e-7, name="adam")
         if config.precision == "mixed_float16":
-            optimizer = keras.optimizers.LossScaleOptimizer(optimizer)
+            optimizer = keras.optimizers.LossScaleOptimizer(optimizer, name="loss_scale")
         model.compile(
             optimizer=optimizer,
             loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
             metrics=["accuracy"],
-            auto_scale_loss=False,  # by default Keras wraps the optimizer as the global dtype policy says
         )
         model.optimizer.build(model.trainable_variables)
 

@@ -46,6 +46,18 @@ def test_help_and_completion_return_in_half_a_second(lenet_keras, complete):
     assert ("weight_decay" if complete else "Usage") in answer.stdout
 
 
+def test_keras_is_what_this_program_needs_whatever_is_set_for_others(lenet_keras, run, tmp_path):
+    # A process of its own, because Keras reads all of this once, when it is imported.
+    (tmp_path / "keras.json").write_text('{"backend": "torch", "floatx": "half", "epsilon": 1, "nnx_enabled": true}')
+    foreign = {"KERAS_BACKEND": "jax", "KERAS_HOME": str(tmp_path), "KERAS_NNX_ENABLED": "1", "KERAS_MAX_EPOCHS": "x"}
+    environment = {**os.environ, **foreign, "TF_USE_LEGACY_KERAS": "1", "COLUMNS": "100"}
+    command = [lenet_keras, "models", "dropout"]
+    answer = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert (answer.returncode, answer.stderr) == (0, "")
+    assert answer.stdout == run("models", "dropout", cwd=tmp_path).stdout
+    assert "61,706" in answer.stdout
+
+
 @pytest.mark.parametrize("name", COMMANDS)
 def test_every_command_and_option_has_help(name):
     command = main.get_command(click.Context(main), name)

@@ -7,12 +7,16 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from lenet_keras import TrainConfig, build_lenet5, train
+from lenet_keras import TrainConfig, build_lenet5, evaluate, train
 from lenet_keras.checkpoint import EpochProgress, StateStore, capture
+from lenet_keras.config import PRECISIONS
 from lenet_keras.data.arrays import Split
+from lenet_keras.data.catalogue import dataset_spec
 from lenet_keras.data.load import load
 from lenet_keras.distribution.strategy import place
 from lenet_keras.errors import InvalidArgument
+from lenet_keras.export.signatures import write_saved_model
+from lenet_keras.inference.run_model import load_run_model
 from lenet_keras.runs import RunFolder
 from lenet_keras.training.loop import TrainingLoop
 from lenet_keras.training.replicas import compile_model, replicated, training_model
@@ -208,8 +212,15 @@ def test_what_is_saved_is_plain_keras_in_float32(tmp_path):
     assert int(model.optimizer.iterations) == 400 // 64  # Keras alone can continue its training
 
 
-def test_a_model_trained_in_float16_is_saved_as_float32_with_its_optimizer(tmp_path):
-    train(config(epochs=1, batch_size=200, precision="mixed_float16"), tmp_path / "run")
-    model = keras.models.load_model(tmp_path / "run" / "model.keras")
+@pytest.mark.parametrize("precision", [name for name in PRECISIONS if name != "float32"])  # all else is in float32
+def test_a_run_of_reduced_precision_is_saved_in_float32_exported_and_measured(tmp_path, precision):
+    folder = RunFolder(tmp_path / "run")
+    expected = train(config(epochs=1, batch_size=200, precision=precision), folder.path).metrics["test"]
+    model = keras.models.load_model(folder.model_keras)
     assert {layer.dtype_policy.name for layer in model.layers} == {"float32"}
-    assert int(np.array(model.optimizer.inner_optimizer.iterations)) == 2
+    optimizer = model.optimizer.inner_optimizer if precision == "mixed_float16" else model.optimizer
+    assert int(np.array(optimizer.iterations)) == 2
+    spec = dataset_spec("fashion_mnist_sample")
+    write_saved_model(load_run_model(folder), spec.class_names, tmp_path / "exported")
+    for source in (folder.path, tmp_path / "exported"):
+        assert evaluate(source, spec.name)["test"] == pytest.approx(expected, rel=1e-5)

@@ -2,6 +2,7 @@
 
 import csv
 import shutil
+import zipfile
 from dataclasses import replace
 from pathlib import Path
 
@@ -22,6 +23,8 @@ from lenet_keras.errors import (
     RunNotFound,
     SettingsDiffer,
 )
+from lenet_keras.inference.measure import Predictor
+from lenet_keras.inference.run_model import load_run_model
 from lenet_keras.runs import HISTORY_COLUMNS, RunFolder
 from lenet_keras.training.replicas import plain_model
 
@@ -43,6 +46,16 @@ class StopAfter(keras.callbacks.Callback):
     def on_train_batch_end(self, batch, logs=None):
         if self.epoch == self.last:
             raise KeyboardInterrupt
+
+
+def test_a_training_is_the_same_whatever_keras_was_told_globally(sample_run, tmp_path, foreign_globals):
+    train(TrainConfig(**RunFolder(sample_run).read_record()["settings"]), tmp_path / "run")
+    assert_same_run(sample_run, tmp_path / "run")
+    found, expected = (zipfile.ZipFile(folder / "model.keras") for folder in (tmp_path / "run", sample_run))
+    assert found.read("config.json") == expected.read("config.json")
+    images = load("fashion_mnist_sample").test.images[:9]
+    logits = [Predictor(load_run_model(RunFolder(folder)))(images) for folder in (tmp_path / "run", sample_run)]
+    np.testing.assert_array_equal(*logits)
 
 
 def test_the_run_folder_holds_the_record(sample_run):
