@@ -21,9 +21,8 @@ from lenet_keras.runs import RunFolder
 if TYPE_CHECKING:
     import keras
 
-_LARGEST = (
-    2**24
-)  # bytes of the file, of what it unpacks to, and of its arrays; with Adam's moments, ours have a million
+# Bytes of the file, of what it unpacks to, and of its arrays; with Adam's moments, ours have a million.
+_LARGEST = 2**24
 
 # Everything that this program's models consist of; a file that names anything else is refused. Nothing in the file is
 # instantiated: the run's settings say what the model is, and the file has to agree with them.
