@@ -49,26 +49,16 @@ class _Commands(click.Group):
         command: click.Command = importlib.import_module(f".{name}", __package__).command
         return command
 
+    def make_context(self, *arguments: Any, **options: Any) -> click.Context:
+        with _endings_shown():
+            return super().make_context(*arguments, **options)
+
     def invoke(self, ctx: click.Context) -> Any:
         if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors == "strict":
             sys.stdout.reconfigure(errors="surrogateescape")  # file names are printed as the bytes they are
         runtime.settle_keras()
-        try:
-            with interruption.handled(), _progress_on_stderr():
-                return super().invoke(ctx)
-        except InvalidArgument as error:
-            raise click.UsageError(_explained(error)) from error
-        except LenetKerasError as error:
-            raise click.ClickException(_explained(error)) from error
-        except BrokenPipeError:  # the reader of our output has gone; Click ends the process quietly
-            raise
-        except OSError as error:
-            reason = error.strerror or str(error)
-            message = f"{error.filename}: {reason}" if error.filename else reason
-            raise click.ClickException(_one_line(message)) from error
-        except KeyboardInterrupt:
-            click.echo("Interrupted.", err=True)
-            sys.exit(interruption.exit_code)
+        with _endings_shown(), _progress_on_stderr():
+            return super().invoke(ctx)
 
 
 class _Stderr(logging.Handler):
@@ -85,6 +75,25 @@ def main() -> None:
 
     Start with: lenet-keras train --reg weight_decay
     """
+
+
+@contextlib.contextmanager
+def _endings_shown() -> Iterator[None]:
+    """Show an error or an interruption of the body in one line, with the exit code that belongs to it."""
+    try:
+        yield
+    except InvalidArgument as error:
+        raise click.UsageError(_explained(error)) from error
+    except LenetKerasError as error:
+        raise click.ClickException(_explained(error)) from error
+    except OSError as error:
+        reason = error.strerror or str(error)
+        message = f"{error.filename}: {reason}" if error.filename else reason
+        raise click.ClickException(_one_line(message)) from error
+    except KeyboardInterrupt:
+        interruption.arrive()
+        click.echo("Interrupted.", err=True)
+        sys.exit(interruption.exit_code)
 
 
 @contextlib.contextmanager

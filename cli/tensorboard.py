@@ -19,4 +19,10 @@ def command(runs: Path, port: int, host: str) -> None:
     """Show runs in TensorBoard: curves, settings, graph, confusion matrix, mistakes."""
     arguments = ["--logdir", str(runs), "--port", str(port), "--host", host]
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    os.execv(sys.executable, [sys.executable, "-m", "tensorboard.main", *arguments])
+    # In this process, which ends as asked by any signal: TensorBoard by itself would end with a traceback or with 0.
+    from tensorboard import default, main_lib, program
+
+    main_lib.global_init()
+    server = program.TensorBoard(plugins=default.get_plugins())
+    server.configure(["tensorboard", *arguments])
+    sys.exit(server.main())

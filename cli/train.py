@@ -150,6 +150,7 @@ def command(
             if not no_export:
                 metrics["export"] = _export(folder, export_dir, data_dir, is_resumed=resume is not None)
     except KeyboardInterrupt:
+        interruption.arrive()
         if is_chief:
             _explain_how_to_continue(folder)
         sys.exit(interruption.exit_code)

@@ -71,17 +71,26 @@ def load_tensorflow(verbose: bool = False) -> None:
 def muted_stderr() -> Iterator[None]:
     """Discard whatever the body writes to stderr, even from C++.
 
-    Some of TensorFlow's libraries write before they have read TF_CPP_MIN_LOG_LEVEL, and bypass sys.stderr.
+    Some of TensorFlow's libraries write before they have read TF_CPP_MIN_LOG_LEVEL, and bypass sys.stderr. A process
+    whose stderr is closed has it on the null device from then on: otherwise the next file that is opened would receive
+    its number, and TensorFlow's messages.
     """
-    sys.stderr.flush()
-    kept = os.dup(2)
+    with contextlib.suppress(AttributeError, OSError, ValueError):  # there is no stderr; it is full; it is closed
+        sys.stderr.flush()
     try:
-        with Path(os.devnull).open("wb") as sink:
-            os.dup2(sink.fileno(), 2)
+        kept = os.dup(2)
+    except OSError:
+        kept = None
+    try:
+        sink = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(sink, 2)
+        if sink != 2:
+            os.close(sink)
         yield
     finally:
-        os.dup2(kept, 2)
-        os.close(kept)
+        if kept is not None:
+            os.dup2(kept, 2)
+            os.close(kept)
 
 
 def versions() -> dict[str, str]:

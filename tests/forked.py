@@ -125,7 +125,7 @@ def _main():
         socket_path.unlink()
         socket_path.parent.rmdir()
     else:
-        from lenet_keras_cli.main import main
+        from lenet_keras_cli.__main__ import main
 
         sys.argv = ["lenet-keras", *arguments]
         main()
