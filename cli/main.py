@@ -101,14 +101,19 @@ def _progress_on_stderr() -> Iterator[None]:
     logger, handler = logging.getLogger("lenet_keras"), _Stderr()
     logger.setLevel(logging.INFO)
     logger.addHandler(handler)
+    logger.propagate = False  # the root logger, once some library has given it a handler, would show warnings again
     try:
         yield
     finally:
+        logger.propagate = True
         logger.removeHandler(handler)
 
 
 def _explained(error: LenetKerasError) -> str:
     advice = _advice_on(error)
+    if isinstance(error, errors.DatasetNotFound) and error.tried:
+        lines = [_one_line(line) for line in (*error.args, *error.tried)]
+        return "\n  ".join(lines) + f"\n{advice}"
     return f"{_one_line(str(error))}{' ' if advice else ''}{advice}"
 
 

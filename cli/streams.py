@@ -6,10 +6,7 @@ import io
 import os
 import select
 import sys
-from typing import TYPE_CHECKING, TextIO
-
-if TYPE_CHECKING:
-    from _typeshed import ReadableBuffer
+from typing import Any, TextIO
 
 
 class _Stream(io.FileIO):
@@ -17,7 +14,7 @@ class _Stream(io.FileIO):
 
     error: OSError | None = None
 
-    def write(self, data: ReadableBuffer) -> int:
+    def write(self, data: Any) -> int:
         try:
             while (written := super().write(data)) is None:  # somebody has made the other end non-blocking
                 select.select([], [self], [])

@@ -1,6 +1,7 @@
 """The errors that a caller can act on, and the checks of values that raise them.
 
-Each message is one line that says what is wrong; which option of the command line helps is for the command line to say.
+Each message is one line that says what is wrong, to which `DatasetNotFound` adds one for each place that was tried.
+Which option of the command line helps is for the command line to say.
 """
 
 from __future__ import annotations
@@ -70,13 +71,18 @@ class WorkerLost(ClusterError):
     """A worker of the cluster ended during training; the last saved state is kept."""
 
 
+class NoHomeFolder(LenetKerasError):
+    """The user has no home folder, and no environment variable names another place for what belongs there."""
+
+
 class DatasetNotFound(LenetKerasError):
     """A dataset was in none of the places searched, and could not be fetched.
 
     Attributes:
         dataset: its name.
         data_dir: the only folder that was to be searched; None if there was no such restriction.
-        tried: each source and why it did not help, if the dataset was to be fetched.
+        tried: each source and why it did not help, if the dataset was to be fetched. The message shows each on a line
+            of its own, after that of `args`.
     """
 
     def __init__(
@@ -86,6 +92,9 @@ class DatasetNotFound(LenetKerasError):
         self.dataset = dataset
         self.data_dir = data_dir
         self.tried = tuple(tried)
+
+    def __str__(self) -> str:
+        return "\n  ".join([super().__str__(), *self.tried])
 
 
 class DatasetDamaged(LenetKerasError):

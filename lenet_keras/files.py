@@ -20,12 +20,13 @@ from pathlib import Path
 from filelock import lock_descriptor
 from platformdirs import user_cache_path
 
-from lenet_keras.errors import InvalidArgument, RunInUse
+from lenet_keras.errors import InvalidArgument, NoHomeFolder, RunInUse
 
 # The names of files and folders that are being written. No reader looks at them.
 _TEMPORARY = re.compile(r"\.[0-9a-f]{8}\.(.+)")
 # Nothing here takes this long to write: anything older was left behind by a process that was killed.
 _ABANDONED = 3600.0  # seconds
+_NO_HOME = "this user has no home folder: HOME is not an absolute path, and no user of this number is known."
 # How file systems say that they cannot do something, as opposed to that it failed.
 _UNSUPPORTED = frozenset({errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EINVAL})
 _NO_LOCKS = _UNSUPPORTED | {errno.ENOLCK}
@@ -80,8 +81,29 @@ def cache_folder() -> Path:
 
     >>> cache_folder().name
     'lenet-keras'
+
+    Raises:
+        NoHomeFolder: neither is known.
     """
-    return user_cache_path("lenet-keras")
+    try:
+        return user_cache_path("lenet-keras")
+    except RuntimeError as error:
+        raise NoHomeFolder(f"{_NO_HOME} XDG_CACHE_HOME can name a place for the cache.") from error
+
+
+def home_folder(variable: str) -> Path:
+    """Return the user's home folder; `variable` is what can name another place, for the message.
+
+    >>> home_folder("TFDS_DATA_DIR").is_absolute()
+    True
+
+    Raises:
+        NoHomeFolder: there is none.
+    """
+    with contextlib.suppress(RuntimeError):
+        if (home := Path.home()).is_absolute():
+            return home
+    raise NoHomeFolder(f"{_NO_HOME} {variable} can name another place.")
 
 
 def read_bounded(path: Path, limit: int, *, pipes: bool = False) -> bytes:

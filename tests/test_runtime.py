@@ -41,6 +41,22 @@ def test_verbose_leaves_its_messages_and_the_users_settings_stay():
     assert process.stdout.split() == ["1", "2"]
 
 
+def test_stderr_may_be_closed_or_missing(tmp_path):
+    program = """
+import os, sys
+from lenet_keras import runtime
+sys.stderr = None
+with runtime.muted_stderr():
+    os.write(2, b"a message")
+with open(sys.argv[1], "w") as file:
+    os.write(2, b"a message")
+    file.write("a file")
+"""
+    line = 'exec "$@" <&- >&- 2>&-'
+    subprocess.run(["sh", "-c", line, "sh", sys.executable, "-c", program, tmp_path / "file"], check=True)
+    assert (tmp_path / "file").read_text() == "a file"
+
+
 def test_versions_name_what_results_depend_on():
     versions = runtime.versions()
     assert versions["python"] == ".".join(map(str, sys.version_info[:3]))

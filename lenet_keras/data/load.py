@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -20,7 +20,7 @@ from lenet_keras.data.debian import (
 )
 from lenet_keras.data.idx import IDX_NAMES, exists, holds_idx, read_idx_folder
 from lenet_keras.data.tfds import download_with_tfds, find_prepared, read_prepared, tfds_root
-from lenet_keras.errors import DatasetNotFound, LenetKerasError
+from lenet_keras.errors import DatasetNotFound, LenetKerasError, NoHomeFolder
 from lenet_keras.files import cache_folder, local_path
 
 logger = logging.getLogger(__name__)
@@ -142,12 +142,15 @@ def _places(spec: DatasetSpec, data_dir: Path | None) -> list[_Place]:
         return places + [_Place("IDX files", folder, remedy="replace it with an intact copy") for folder in folders]
     if spec.is_sample:
         return [_Place("sample shipped with lenet-keras", SAMPLE_FOLDER, remedy="reinstall lenet-keras")]
-    places = [_Place("dataset prepared by TFDS", tfds_root(), prepared=True)]
+    places = []
+    with contextlib.suppress(NoHomeFolder):
+        places.append(_Place("dataset prepared by TFDS", tfds_root(), prepared=True))
     if spec.debian_package:
         name = idx_folder_name(spec)
         reinstall = f"run `{install_command(spec, '--reinstall')}`"
         places.append(_Place("Debian package's IDX files", DEBIAN_DATASETS / name, remedy=reinstall))
-        places.append(_Place("IDX files fetched earlier", cache_folder() / name))
+        with contextlib.suppress(NoHomeFolder):
+            places.append(_Place("IDX files fetched earlier", cache_folder() / name))
     return places
 
 
@@ -170,10 +173,12 @@ def _fetch(spec: DatasetSpec, data_dir: Path | None) -> tuple[_Place, Path]:
     attempts: dict[str, Callable[[], None]] = {}
     if spec.download_url:
         site = urlsplit(spec.download_url).hostname
-        attempts[f"TFDS download ({site})"] = partial(download_with_tfds, spec, data_dir or tfds_root())
+        attempts[f"TFDS download ({site})"] = lambda: download_with_tfds(spec, data_dir or tfds_root())
     if spec.debian_package:
-        target = (data_dir or cache_folder()) / idx_folder_name(spec)
-        attempts[f"Debian package {spec.debian_package}"] = partial(fetch_debian_package, spec, target)
+        name = idx_folder_name(spec)
+        attempts[f"Debian package {spec.debian_package}"] = lambda: fetch_debian_package(
+            spec, (data_dir or cache_folder()) / name
+        )
 
     tried = [f"{place.title}: none in {place.root}" for place in _places(spec, data_dir)]
     for title, attempt in attempts.items():
@@ -185,9 +190,8 @@ def _fetch(spec: DatasetSpec, data_dir: Path | None) -> tuple[_Place, Path]:
             if found := _find(spec, data_dir):
                 return found
             tried.append(f"{title}: it succeeded, but left nothing")
-    message = f"{spec.title} could not be found or fetched. Tried: {'; '.join(tried)}."
-    if spec.debian_package and apt_problem() is None:
-        message += f" `{install_command(spec)}` installs it."
+    install = f" `{install_command(spec)}` installs it." if spec.debian_package and apt_problem() is None else ""
+    message = f"{spec.title} could not be found or fetched.{install} Tried:"
     raise DatasetNotFound(message, spec.name, data_dir, tried)
 
 

@@ -26,7 +26,7 @@ from lenet_keras.data.arrays import Split, checked_splits
 from lenet_keras.data.catalogue import DatasetSpec
 from lenet_keras.data.idx import IDX_FILES, IDX_NAMES, creating_idx_folder, idx_bytes, read_idx_folder
 from lenet_keras.errors import DatasetDamaged, DatasetNotFound
-from lenet_keras.files import cache_folder, local_path
+from lenet_keras.files import cache_folder, home_folder, local_path
 
 logger = logging.getLogger(__name__)
 
@@ -45,8 +45,10 @@ def tfds_root() -> Path:
 
     Raises:
         InvalidArgument: the variable holds a URL.
+        NoHomeFolder: the variable is not set, and this user has no home folder.
     """
-    return local_path(os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets", "TFDS_DATA_DIR")
+    chosen = os.environ.get("TFDS_DATA_DIR")
+    return local_path(chosen, "TFDS_DATA_DIR") if chosen else home_folder("TFDS_DATA_DIR") / "tensorflow_datasets"
 
 
 def find_prepared(name: str, root: Path) -> Path | None:

@@ -129,11 +129,19 @@ def write_configs(backend: str, settings: ServerSettings) -> None:
 
     Raises:
         InvalidArgument: the server cannot load a SavedModel from the path of the exports.
+        NoHomeFolder: this user has no place for a cache.
+        LenetKerasError: the cache cannot be written to.
         OSError: the exports cannot be read, or the configuration cannot be written.
     """
     if backend == BINARY:
         check_saved_model_path(settings.export_dir)
-    settings.configs.mkdir(parents=True, exist_ok=True)
+    try:
+        settings.configs.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise LenetKerasError(
+            f"{settings.configs}: expected a folder that can be written to, found: {error.strerror}; "
+            "XDG_CACHE_HOME can name another place for the cache."
+        ) from error
     root = CONTAINER_ROOT if backend == DOCKER else str(settings.export_dir)
     write_server_configs(settings.export_dir, root, settings.configs)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -15,6 +16,18 @@ import pytest
 from ..forked import Forked
 
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
+
+
+@pytest.fixture(autouse=True, scope="session")
+def nothing_is_ignored() -> None:
+    """Let no process inherit ignored signals: a shell starts background processes, perhaps this suite, without Ctrl-C.
+
+    A handler, unlike SIG_IGN, does not outlive exec. `preexec_fn` would make Python fork with gRPC alive in this
+    process, whose fork handlers abort some of the children.
+    """
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) is signal.SIG_IGN:
+            signal.signal(number, lambda *_: None)
 
 
 @pytest.fixture(scope="session")

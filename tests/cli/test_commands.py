@@ -214,7 +214,9 @@ def test_tensorboard_serves_the_runs(lenet_keras, trained):
         assert {f"fashion_mnist_sample/weight_decay/0/{run}" for run in ("train", "validation", "test")} <= runs
     finally:
         process.terminate()
-        process.communicate(timeout=60)
+        _, rest = process.communicate(timeout=60)
+    assert process.returncode == 143
+    assert "Traceback" not in rest
 
 
 def test_tensorboard_without_runs_says_so(run, tmp_path):

@@ -61,8 +61,8 @@ def test_a_bug_is_not_hidden(monkeypatch):
          "Start all workers again with --resume."),
         (
             errors.DatasetNotFound("MNIST was not found.", "mnist", None, ["TFDS download: no answer"]), 1,
-            "Error: MNIST was not found. On a machine with internet access, run `lenet-keras data prepare mnist "
-            "--data-dir FOLDER`, copy FOLDER here, and add --data-dir FOLDER.",
+            "On a machine with internet access, run `lenet-keras data prepare mnist --data-dir FOLDER`, "
+            "copy FOLDER here, and add --data-dir FOLDER.",
         ),
         (
             errors.DatasetNotFound("MNIST was not found.", "mnist", Path("sets")), 1,
@@ -82,6 +82,20 @@ def test_the_option_that_helps_is_named(error, code, last_line, monkeypatch):
     monkeypatch.setattr(command, "callback", fail)
     result = CliRunner().invoke(main, ["models"])
     assert (result.exit_code, result.stderr.splitlines()[-1]) == (code, last_line)
+
+
+def test_what_was_tried_for_a_dataset_is_a_list_of_lines_and_names_stay_on_theirs(monkeypatch):
+    tried = ["IDX files: none in a\nb", "TFDS download: \x1b[2J"]
+
+    def fail(**_):
+        raise errors.DatasetNotFound("MNIST was not found. Tried:", "mnist", None, tried)
+
+    monkeypatch.setattr(command, "callback", fail)
+    lines = CliRunner().invoke(main, ["models"]).stderr.splitlines()
+    assert lines[:3] == [
+        "Error: MNIST was not found. Tried:", "  IDX files: none in a\\nb", "  TFDS download: \\x1b[2J",
+    ]  # fmt: skip
+    assert len(lines) == 4
 
 
 def test_progress_of_the_library_is_shown_on_stderr_once(monkeypatch):

@@ -33,7 +33,6 @@ def start(lenet_keras, work, *arguments, path=None, home=None):
     return subprocess.Popen(
         [lenet_keras, "serve", *arguments], cwd=work, env=environment,
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )  # fmt: skip
 
 
@@ -199,6 +198,13 @@ def test_an_address_that_the_binary_would_ignore_is_refused(serve_in_process, ar
     result = serve_in_process("--host", "10.0.0.1", *arguments)
     assert result.exit_code == 2
     assert result.stderr.splitlines()[-1].startswith("Error: --host does nothing with tensorflow_model_server")
+
+
+def test_a_cache_that_cannot_be_written_to_is_named_with_the_variable_that_helps(serve_in_process, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", os.devnull)
+    result = serve_in_process("--print-command")
+    assert result.exit_code == 1
+    assert re.search(r"/dev/null/.*: Not a directory; XDG_CACHE_HOME can name", result.stderr.splitlines()[-1])
 
 
 def test_the_container_has_the_right_mounts_ports_and_flags(serve_in_process, trained, fakes, tmp_path):
