@@ -219,7 +219,7 @@ def _grey(content: tf.Tensor) -> tf.Tensor:
     is_jpeg = tf.io.is_jpeg(content)
     # Or TensorFlow would read formats that `predict` refuses, of a size that is not checked.
     known = tf.debugging.Assert(
-        is_jpeg | (tf.strings.substr(content, 0, 8) == b"\x89PNG\r\n\x1a\n"), ["an image is neither PNG nor JPEG"]
+        is_jpeg | tf.equal(tf.strings.substr(content, 0, 8), b"\x89PNG\r\n\x1a\n"), ["an image is neither PNG nor JPEG"]
     )
     with tf.control_dependencies([known]):
         content = tf.identity(content)
