@@ -1,12 +1,18 @@
 """The embedded server's REST interface, over real sockets."""
 
 import base64
+import gc
 import http.client
+import json
+import socket
+import time
+import tracemalloc
 
 import numpy as np
 import pytest
 
 from lenet_keras.inference.images import encode_png
+from lenet_keras.serving.embedded import rest_server
 
 PREDICT = "/v1/models/digits:predict"
 
@@ -171,3 +177,78 @@ def test_a_request_that_is_too_large_is_refused_and_the_next_one_answered(server
     assert answer.status == 413
     connection.close()
     assert send("POST", PREDICT, {"signature_name": "uint8", "instances": images[:1].tolist()})[0] == 200
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status"),
+    [
+        ("POST", "/nope", 404), ("POST", "/v1/models/nope:predict", 404), ("POST", "/v1/models/digits:classify", 501),
+        ("POST", "/v1/models/digits/versions/9:predict", 404), ("PUT", "/v1/models/digits", 400),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("header", [("Content-Length", str(32 * 2**20)), ("Transfer-Encoding", "chunked")])
+def test_a_refused_request_is_answered_before_its_body_which_is_not_kept(server, method, path, status, header):
+    connection = http.client.HTTPConnection(server.host, server.rest_port, timeout=60)
+    connection.putrequest(method, path)
+    connection.putheader(*header)
+    connection.endheaders()
+    answer = connection.getresponse()
+    assert (answer.status, set(json.loads(answer.read()))) == (status, {"error"})
+    is_chunked, megabyte = header[1] == "chunked", b"x" * 2**20
+    tracemalloc.start()
+    for _ in range(32):
+        connection.send(b"100000\r\n%b\r\n" % megabyte if is_chunked else megabyte)
+    if is_chunked:
+        connection.send(b"0\r\n\r\n")
+    connection.request("GET", "/v1/models/digits")  # the connection goes on
+    assert connection.getresponse().status == 200
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    connection.close()
+    assert peak < 8 * 2**20
+
+
+def test_the_body_of_a_get_is_not_kept(server):
+    connection = http.client.HTTPConnection(server.host, server.rest_port, timeout=60)
+    tracemalloc.start()
+    connection.request("GET", "/v1/models/digits", iter([b"x" * 2**20] * 32), {"Content-Length": str(32 * 2**20)})
+    assert connection.getresponse().status == 200
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    connection.close()
+    assert peak < 8 * 2**20
+
+
+def test_a_client_that_waits_for_word_to_go_on_is_refused_instead(server):
+    connection = http.client.HTTPConnection(server.host, server.rest_port, timeout=60)
+    connection.putrequest("POST", "/nope")
+    connection.putheader("Content-Length", "1000")
+    connection.putheader("Expect", "100-continue")
+    connection.endheaders()
+    with connection.sock, connection.sock.makefile("rb") as stream:
+        assert stream.readline() == b"HTTP/1.1 404 Not Found\r\n"
+        assert b"100 (Continue)" not in stream.read()
+
+
+@pytest.mark.parametrize("length", ["9" * 5000, "9" * 30])
+def test_a_length_of_thousands_of_digits_is_refused(server, length):
+    connection = http.client.HTTPConnection(server.host, server.rest_port, timeout=60)
+    connection.putrequest("POST", PREDICT)
+    connection.putheader("Content-Length", length)
+    connection.endheaders()
+    assert connection.getresponse().status == 413
+    connection.close()
+
+
+def test_what_was_received_of_an_abandoned_body_is_freed(server):
+    def wait_for(is_kept):
+        deadline = time.monotonic() + 30
+        while any(each._body for each in gc.get_objects() if isinstance(each, rest_server._Handler)) != is_kept:
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+
+    with socket.create_connection((server.host, server.rest_port)) as connection:
+        connection.sendall(f"POST {PREDICT} HTTP/1.1\r\nHost: a\r\nContent-Length: 9000000\r\n\r\n".encode())
+        connection.sendall(b"x" * 4_000_000)
+        wait_for(True)
+    wait_for(False)

@@ -50,7 +50,7 @@ class RestServer:
             application,
             idle_connection_timeout=_IDLE,
             body_timeout=_IDLE,
-            max_body_size=4 * max_bytes,  # a body too long is read and dropped, so that the client gets the answer
+            max_body_size=4 * max_bytes,  # up to this, a refused body is read and dropped: see `_Handler._refuse`
         )
         self._stop: asyncio.Event
         self._loop: asyncio.AbstractEventLoop
@@ -100,8 +100,9 @@ class _Handler(web.RequestHandler):
         self._batcher = batcher
         self._server = server
         self._max_bytes = max_bytes
-        self._received = 0
-        self._refused = False
+        self._model: ModelSpec | None = None
+        self._is_metadata = False
+        self._is_answered = False
         self._body = bytearray()
 
     def set_default_headers(self) -> None:
@@ -109,27 +110,38 @@ class _Handler(web.RequestHandler):
         self.set_header("Content-Type", "application/json")
 
     def prepare(self) -> None:
-        length = self.request.headers.get("Content-Length", "")
-        if length.isdecimal() and int(length) > self._max_bytes:
-            self._refuse_body()
+        # Whatever the request line and the headers show is answered before the body arrives.
+        try:
+            self._model = self._requested_model()
+        except Exception as exception:
+            error = ServingError.from_exception(exception)
+            self._refuse(error.http_status, str(error))
+            return
+        if self.request.method == "POST" and self._announced_length() > self._max_bytes:
+            self._refuse_length()
         else:
             self._server.active.add(self)
 
     def data_received(self, chunk: bytes) -> None:
-        self._received += len(chunk)
-        if self._received <= self._max_bytes:
+        if self._is_answered or self.request.method != "POST":
+            return
+        if len(self._body) + len(chunk) > self._max_bytes:
+            self._refuse_length()
+        else:
             self._body += chunk
-        elif not self._refused:
-            self._refuse_body()
 
     def on_finish(self) -> None:
         self._body = bytearray()
 
     def on_connection_close(self) -> None:
+        super().on_connection_close()  # ends the wait for the rest of the body
+        self._body = bytearray()
         self._server.active.discard(self)
 
     async def get(self) -> None:
-        if self._refused:
+        if self._is_answered:
+            if not self._finished:
+                self.finish()
             return
         try:
             reply = await self._reply()
@@ -152,14 +164,31 @@ class _Handler(web.RequestHandler):
         request = f"{self.request.method} {self.request.path}"
         self.finish(rest_json.error_reply(f"{request} failed with HTTP status {status_code}"))
 
-    def _refuse_body(self) -> None:
-        self._refused = True
-        self._server.active.discard(self)
-        self._body = bytearray()
-        self.set_status(413)
-        self.finish(rest_json.error_reply(f"The request's body is longer than {self._max_bytes} bytes"))
+    def _refuse_length(self) -> None:
+        self._refuse(413, f"The request's body is longer than {self._max_bytes} bytes")
 
-    async def _reply(self) -> bytes:
+    def _refuse(self, status: int, message: str) -> None:
+        """Answer now. The body is then dropped as it comes: were it left unread, its sender could lose the answer."""
+        self._server.active.discard(self)
+        self._is_answered = True
+        # The client waits for the answer, or for word to go on, before it sends the body.
+        is_unsent = "Expect" in self.request.headers and not self._body
+        self._body = bytearray()
+        self.set_status(status)
+        reply = rest_json.error_reply(message)
+        if is_unsent or self._announced_length() > 4 * self._max_bytes:
+            self.set_header("Connection", "close")
+            self.finish(reply)
+        else:
+            self.set_header("Content-Length", str(len(reply)))
+            self.write(reply)
+            self.flush()
+
+    def _announced_length(self) -> int:
+        length = self.request.headers.get("Content-Length", "")
+        return int(length[:19]) if length.isdecimal() else 0  # Python refuses to read numbers of thousands of digits
+
+    def _requested_model(self) -> ModelSpec:
         method, path = self.request.method, self.request.path
         if not path.lower().startswith("/v1/"):
             raise ServingError(StatusCode.NOT_FOUND, f"Not found: {method} {path}")
@@ -173,10 +202,19 @@ class _Handler(web.RequestHandler):
         except ValueError as error:
             raise BadRequest(str(error)) from None
         if method == "GET":
-            return (rest_json.metadata_reply if match["metadata"] else rest_json.status_reply)(self._store, model)
-        if match["method"].lower() != "predict":
+            self._is_metadata = match["metadata"] is not None
+        elif match["method"].lower() != "predict":
             raise ServingError(StatusCode.UNIMPLEMENTED, f"This server answers predict, not {match['method']}")
-        return await self._predict(model)
+        else:
+            with self._store.lease(model):  # it is served
+                pass
+        return model
+
+    async def _reply(self) -> bytes:
+        assert self._model is not None
+        if self.request.method == "POST":
+            return await self._predict(self._model)
+        return (rest_json.metadata_reply if self._is_metadata else rest_json.status_reply)(self._store, self._model)
 
     async def _predict(self, model: ModelSpec) -> bytes:
         with contextlib.ExitStack() as lease:
