@@ -47,7 +47,7 @@ def main() -> None:
     parser.add_argument("--batch-size", type=int, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.measure:
-        from lenet_keras.distribution.cluster import run_local_workers
+        from lenet_keras.distribution.local import run_local_workers
 
         if arguments.measure == "two workers" and "TF_CONFIG" not in os.environ:
             sys.exit(run_local_workers([sys.executable, *sys.argv], 2))

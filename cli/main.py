@@ -32,6 +32,7 @@ _ADVICE: dict[type[errors.LenetKerasError], str] = {
     errors.RunUnfinished: "Continue it with lenet-keras train --resume.",
     errors.RunDamaged: "Train the run again with --overwrite.",
     errors.Diverged: "Restart with a smaller --learning-rate.",
+    errors.InvalidCluster: "Correct or unset TF_CONFIG, or train in this process alone with --strategy one_device.",
     errors.ClusterTimeout: "Workers that start late need a longer --cluster-timeout.",
     errors.WorkerLost: "Start all workers again with --resume.",
 }

@@ -13,14 +13,9 @@ import click
 
 from lenet_keras.config import PRECISIONS, STRATEGIES, TrainConfig
 from lenet_keras.data.catalogue import DATASETS
-from lenet_keras.distribution.cluster import (
-    DEFAULT_CLUSTER_TIMEOUT,
-    cluster_source,
-    find_cluster,
-    is_local_worker,
-    run_local_workers,
-)
+from lenet_keras.distribution.cluster import DEFAULT_CLUSTER_TIMEOUT, cluster_source, find_cluster
 from lenet_keras.distribution.join import reject
+from lenet_keras.distribution.local import end_with_starter, is_local_worker, run_local_workers
 from lenet_keras.errors import InvalidArgument
 from lenet_keras.models import ACTIVATIONS, POOLINGS, REGULARISATIONS, parse_reg, reg_name
 from lenet_keras.serving.config import check_export, model_name
@@ -129,8 +124,9 @@ def command(
         check_export(export_dir, model_name(parse_reg(config.reg), config.dataset))
     if workers and not is_local_worker(workers):
         sys.exit(run_local_workers([sys.executable, "-m", __package__, *sys.argv[1:]], workers))
+    end_with_starter()
     folder = RunFolder(run_dir or default_run_dir(config))
-    if not resume and cluster_source(config.strategy) is None:
+    if cluster_source(config.strategy) is None and not resume:
         folder.check_vacant(overwrite)  # `train` checks it again, seconds later, when TensorFlow is loaded
     runtime.load_tensorflow(verbose)
     cluster = find_cluster(config.strategy)  # TensorFlow parses Slurm's variables

@@ -59,6 +59,10 @@ class Diverged(LenetKerasError):
     """The loss or a weight became infinite or NaN; the last good state is kept."""
 
 
+class InvalidCluster(InvalidArgument):
+    """TF_CONFIG is set to something that this process cannot train with."""
+
+
 class ClusterError(LenetKerasError):
     """The workers of a cluster could not start together."""
 

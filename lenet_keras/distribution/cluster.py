@@ -1,4 +1,4 @@
-"""The workers of a training run: named by the environment (TF_CONFIG, Slurm), or started on this machine."""
+"""The workers of a training run, as the environment names them: TF_CONFIG or Slurm's variables."""
 
 from __future__ import annotations
 
@@ -7,13 +7,11 @@ import json
 import os
 import re
 import socket
-import subprocess
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from lenet_keras.errors import InvalidArgument, excerpt
+from lenet_keras.errors import InvalidArgument, InvalidCluster, excerpt
 
 DEFAULT_CLUSTER_TIMEOUT = 300.0  # seconds for all workers to join: machines start at different times
 
@@ -22,10 +20,11 @@ DEFAULT_CLUSTER_TIMEOUT = 300.0  # seconds for all workers to join: machines sta
 _SLURM_FIRST_PORT = 16384
 _SLURM_PORTS_PER_JOB = 64
 _SLURM_PORT_RANGES = 250
-_ADDRESS = re.compile(r"[^\s:/]+:\d{1,5}|\[[0-9a-fA-F:.]+\]:\d{1,5}")
+_ADDRESS = re.compile(r"(?:[^\s:/\[\]]+|\[[0-9a-fA-F:.]+\]):([0-9]{1,5})")
+_LARGEST_PORT = 65535
 
-_GRACE = 30.0  # seconds that the other local workers get to end after one has failed or all are interrupted
-_POLL = 0.1  # seconds between two checks of the local workers
+# In this order they are numbered. "master" is the older name of a chief, which Kubeflow and Vertex AI still write.
+_JOBS = ("chief", "master", "worker")
 
 
 @dataclass(frozen=True)
@@ -67,10 +66,13 @@ def cluster_source(strategy: str) -> str | None:
 
     Returns:
         None if nothing does, or if `strategy` is for a single process.
+
+    Raises:
+        InvalidCluster: TF_CONFIG cannot be used.
     """
     if strategy not in ("auto", "multi_worker"):
         return None
-    if os.environ.get("TF_CONFIG"):
+    if from_tf_config(os.environ.get("TF_CONFIG", "")) is not None:
         return "TF_CONFIG"
     is_step = os.environ.get("SLURM_STEP_NUM_TASKS", "1") != "1" and "SLURM_PROCID" in os.environ
     return "Slurm" if is_step else None
@@ -85,7 +87,8 @@ def find_cluster(strategy: str) -> Cluster | None:
         None without a cluster, or if `strategy` is for a single process.
 
     Raises:
-        InvalidArgument: TF_CONFIG cannot be used, or `strategy` is "multi_worker" and nothing names the workers.
+        InvalidCluster: TF_CONFIG cannot be used.
+        InvalidArgument: nor can Slurm's variables, or `strategy` is "multi_worker" and nothing names the workers.
     """
     source = cluster_source(strategy)
     cluster = None
@@ -109,41 +112,74 @@ def tf_config(addresses: Sequence[str], index: int) -> str:
     return json.dumps({"cluster": {"worker": list(addresses)}, "task": {"type": "worker", "index": index}})
 
 
-def from_tf_config(text: str) -> Cluster:
-    """Read the cluster from TF_CONFIG's JSON.
+def from_tf_config(text: str) -> Cluster | None:
+    """Read the cluster from TF_CONFIG's JSON, as written by hand, Kubeflow, Vertex AI or SageMaker.
 
-    It is {"cluster": {"worker": ["host:port", ...]}, "task": {"type": "worker", "index": 0}}. A job "chief" with one
-    address may precede "worker"; it is then the chief.
+    It is {"cluster": {"worker": ["host:port", ...]}, "task": {"type": "worker", "index": 0}}. A job "chief" or "master"
+    with one address may precede "worker"; it is then the chief. Whatever else it holds has no meaning here.
 
     >>> from_tf_config(tf_config(["10.0.0.1:2222", "10.0.0.2:2222"], 1)).is_chief
     False
 
+    Returns:
+        None if it names no addresses: services set TF_CONFIG for a process that trains alone, too.
+
     Raises:
-        InvalidArgument: anything else.
+        InvalidCluster: the cluster has other jobs, such as "ps", or the text is not a TF_CONFIG.
     """
     try:
-        content = json.loads(text)
-        jobs: Mapping[str, Any] = content["cluster"]
-        kind, number = content["task"]["type"], content["task"]["index"]
-        unknown = set(jobs) - {"chief", "worker"}
-        chiefs, workers = list(jobs.get("chief", [])), list(jobs.get("worker", []))
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise InvalidArgument(
+        content = json.loads(text) if text.strip() else None
+        config = _mapping(content)
+        jobs, task = _mapping(config.get("cluster")), _mapping(config.get("task"))
+        addresses = {job: _list(named) for job, named in jobs.items() if named}
+    except (ValueError, TypeError, RecursionError) as error:
+        raise InvalidCluster(
             'TF_CONFIG must be like {"cluster": {"worker": ["host:port", ...]}, "task": {"type": "worker", '
             f'"index": 0}}}}. Received: {excerpt(text)}'
         ) from error
-    if unknown:
-        raise InvalidArgument(f"TF_CONFIG may name the jobs chief and worker only. Received: {excerpt(min(unknown))}")
-    addresses = chiefs + workers
+    kind, number = task.get("type"), task.get("index")
+    others = {*addresses, kind} if isinstance(kind, str) and kind else {*addresses}
+    if "sparseCluster" in config:  # Kubeflow's, whose workers come and go
+        others.add("sparseCluster")
+    if unknown := sorted(others - {*_JOBS}):
+        raise InvalidCluster(
+            f"TF_CONFIG names {excerpt(unknown[0])}, but only a chief (or master) and workers train together."
+        )
+    if not addresses:
+        return None
+    _check_addresses(addresses)
+    if kind is None or number is None:
+        raise InvalidCluster("TF_CONFIG names a cluster, but not this process's task in it, a type and an index.")
+    index = int(number) if isinstance(number, str) and re.fullmatch("[0-9]{1,9}", number) else number
+    own = addresses.get(kind, []) if isinstance(kind, str) else []
+    if not isinstance(index, int) or isinstance(index, bool) or not 0 <= index < len(own):
+        raise InvalidCluster(f"TF_CONFIG's task, {excerpt(kind)} {excerpt(number)}, is not in its cluster.")
+    before = [address for job in _JOBS[: _JOBS.index(kind)] for address in addresses.get(job, [])]
+    everyone = [address for job in _JOBS for address in addresses.get(job, [])]
+    return Cluster(tuple(everyone), len(before) + index, "TF_CONFIG")
+
+
+def _mapping(value: Any) -> Mapping[str, Any]:
+    if value is not None and not isinstance(value, dict):
+        raise TypeError
+    return value or {}
+
+
+def _list(value: Any) -> list[Any]:
+    if not isinstance(value, list):
+        raise TypeError
+    return value
+
+
+def _check_addresses(jobs: Mapping[str, Sequence[Any]]) -> None:
+    addresses = [address for named in jobs.values() for address in named]
     for address in addresses:
-        if not isinstance(address, str) or not _ADDRESS.fullmatch(address):
-            raise InvalidArgument(f"TF_CONFIG must name its workers as host:port. Received: {excerpt(address)}")
-    if len(chiefs) > 1 or len(set(addresses)) < len(addresses):
-        raise InvalidArgument("TF_CONFIG must name one chief at most, and each address once.")
-    own = {"chief": chiefs, "worker": workers}.get(kind, []) if isinstance(kind, str) else []
-    if not isinstance(number, int) or isinstance(number, bool) or not 0 <= number < len(own):
-        raise InvalidArgument(f"TF_CONFIG's task, {excerpt(kind)} {excerpt(number)}, is not in its cluster.")
-    return Cluster(tuple(addresses), number + (len(chiefs) if kind == "worker" else 0), "TF_CONFIG")
+        found = _ADDRESS.fullmatch(address) if isinstance(address, str) else None
+        if not found or not 1 <= int(found[1]) <= _LARGEST_PORT:
+            raise InvalidCluster(f"TF_CONFIG must name its workers as host:port. Received: {excerpt(address)}")
+    chiefs = sum(len(jobs.get(job, [])) for job in ("chief", "master"))
+    if chiefs > 1 or len(set(addresses)) < len(addresses):
+        raise InvalidCluster("TF_CONFIG must name one chief (or master) at most, and each address once.")
 
 
 def from_slurm() -> Cluster:
@@ -169,66 +205,6 @@ def from_slurm() -> Cluster:
         return Cluster(addresses, addresses.index(own), "Slurm")
     except (KeyError, ValueError, RuntimeError) as error:
         raise InvalidArgument(f"Slurm's variables do not name a cluster that contains this task: {error}.") from error
-
-
-def is_local_worker(count: int) -> bool:
-    """Return whether this process is one of `count` workers, according to TF_CONFIG, and not the one that starts them.
-
-    Raises:
-        InvalidArgument: TF_CONFIG names another number of workers.
-    """
-    if not os.environ.get("TF_CONFIG"):
-        return False
-    named = len(from_tf_config(os.environ["TF_CONFIG"]).addresses)
-    if named != count:
-        raise InvalidArgument(f"{count} workers were requested, but TF_CONFIG names {named}. Unset TF_CONFIG.")
-    return True
-
-
-def run_local_workers(command: Sequence[str], count: int) -> int:
-    """Run `command` as `count` workers of a cluster on 127.0.0.1, and wait until all have ended.
-
-    They share this process's standard streams. When one fails, or this process is interrupted, the others get half a
-    minute to end by themselves, and are then killed.
-
-    Returns:
-        0 if all succeeded; otherwise the exit code of the first that failed, or 1 if a signal ended it.
-
-    Raises:
-        KeyboardInterrupt: passed on once the workers have ended.
-    """
-    addresses = free_addresses(count)
-    workers: list[subprocess.Popen[bytes]] = []
-    try:
-        for index in range(count):
-            environment = {**os.environ, "TF_CONFIG": tf_config(addresses, index)}
-            # In their own sessions: Ctrl-C in the terminal reaches this process only, which passes it on once.
-            workers.append(subprocess.Popen(command, env=environment, start_new_session=True))
-        while True:
-            ended = [worker.returncode for worker in workers if worker.poll() is not None]
-            failed = [code for code in ended if code != 0]
-            if failed:
-                _wait_for_all(workers)
-                return failed[0] if failed[0] > 0 else 1
-            if len(ended) == count:
-                return 0
-            time.sleep(_POLL)
-    except KeyboardInterrupt:
-        for worker in workers:
-            worker.terminate()
-        _wait_for_all(workers)
-        raise
-    finally:
-        for worker in workers:
-            worker.kill()
-            worker.wait()
-
-
-def _wait_for_all(workers: Sequence[subprocess.Popen[bytes]]) -> None:
-    deadline = time.monotonic() + _GRACE
-    for worker in workers:
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            worker.wait(max(0.0, deadline - time.monotonic()))
 
 
 def free_addresses(count: int) -> tuple[str, ...]:

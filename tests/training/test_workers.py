@@ -1,10 +1,12 @@
 """Several real processes train one run: the same as one, and what happens when one of them is lost."""
 
 import json
+import os
 import re
 import shutil
 import signal
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -179,6 +181,53 @@ def test_workers_of_one_command_fail_together(tmp_path):
     code, out, last = Worker(command, {}, tmp_path).result()
     assert (code, out) == (2, "")
     assert "32 or 34" in last
+    assert list(tmp_path.iterdir()) == []
+
+
+def started(process):
+    """The workers that a command with --workers 2 has started, by number, as soon as there are both."""
+    deadline = time.monotonic() + 30
+    while True:
+        found = {}
+        for child in Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split():
+            if match := re.search(rb'"index": (\d)', Path(f"/proc/{child}/environ").read_bytes()):
+                found[int(match[1])] = int(child)
+        if len(found) == 2:
+            return found
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def test_a_worker_of_one_command_that_is_killed_before_the_meeting_is_named(tmp_path):
+    command = Worker([*TRAIN, "--workers", "2", "--run-dir", "run"], {}, tmp_path)
+    os.kill(started(command.process)[0], signal.SIGKILL)
+    command.wait_for("worker 0 (127.0.0.1:", timeout=2)
+    code, out, _ = command.result(timeout=20)
+    assert (code, out) == (1, "")
+    assert re.fullmatch(r"worker 0 \(127.0.0.1:\d+\) was ended by SIGKILL; all workers are stopped", command.lines[0])
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_workers_stop_when_the_command_that_started_them_is_killed(tmp_path):
+    command = Worker([*TRAIN, *LONG, "--workers", "2"], {}, tmp_path)
+    command.wait_for("epoch 1/16")
+    command.process.kill()
+    assert command.result()[0] == -signal.SIGKILL
+    assert not command.reader.is_alive()  # both workers have ended: nothing else holds the other end of stderr
+    assert sum("the process that started the workers has ended" in line for line in command.lines) == 2
+    assert any("Continue with: lenet-keras train" in line for line in command.lines)
+    assert 1 <= len(StateStore(tmp_path / "run").read().history) < 16
+
+
+def test_what_to_do_about_a_cluster_that_cannot_train_is_said(tmp_path):
+    jobs = {"chief": ["a:1"], "ps": ["b:1"]}
+    environment = {"TF_CONFIG": json.dumps({"cluster": jobs, "task": {"type": "ps", "index": 0}})}
+    code, _, last = Worker([*TRAIN, "--run-dir", "run"], environment, tmp_path).result()
+    assert code == 2
+    assert last == (
+        "Error: TF_CONFIG names 'ps', but only a chief (or master) and workers train together. "
+        "Correct or unset TF_CONFIG, or train in this process alone with --strategy one_device."
+    )
     assert list(tmp_path.iterdir()) == []
 
 
