@@ -4,7 +4,8 @@ TensorFlow waits an hour for missing workers, ignores Ctrl-C meanwhile, and does
 workers first connect to the chief by plain sockets, on the port that TensorFlow uses next. Each sends its terms, the
 settings and versions that must be the same everywhere. When all have joined on the same terms, the chief sends each its
 message: what to do, and the state to start from. There is no authentication, as in TensorFlow's own protocol: a cluster
-belongs in a private network.
+belongs in a private network. But whoever connects by mistake, a port scanner or a monitor, delays nobody: the chief
+reads all connections at once, and each has limits of time and size.
 """
 
 from __future__ import annotations
@@ -12,10 +13,11 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
-import select
+import selectors
 import socket
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 from lenet_keras.distribution.cluster import Cluster
@@ -24,10 +26,14 @@ from lenet_keras.errors import ClusterError, ClusterTimeout, excerpt
 Terms = Mapping[str, Any]
 
 _LONGEST_LINE = 64 * 1024  # bytes
+_LARGEST_MESSAGE = 64 * 2**20  # bytes; a state of LeNet-5 has about one million
+_MOST_UNREAD = 256  # connections that have not sent their line; one more ends the oldest
+_CHUNK = 64 * 1024  # bytes
 _REPORT_AFTER = 5.0  # seconds of waiting before the log says for which workers
 _PAUSE = 0.2  # seconds between two attempts to reach the chief
-_PATIENCE = 5.0  # seconds for a line that has started; a connection that sends none is not a worker's
-_TRANSFER = 60.0  # seconds for the chief's message
+_PATIENCE = 5.0  # seconds to connect, and for a line as a whole; a connection that takes longer is not a worker's
+_MARGIN = 5.0  # seconds that a worker waits longer than the chief, whose answer then names the missing workers
+_TRANSFER = 30.0  # seconds for the chief's message
 _RELEASE = 10.0  # seconds in which a chief that will not train answers workers that join
 
 logger = logging.getLogger(__name__)
@@ -45,7 +51,7 @@ def lead(cluster: Cluster, terms: Terms, message: bytes, timeout: float) -> None
     Raises:
         ClusterTimeout: a worker has not joined after `timeout`; the message names it.
         ClusterError: terms differ; the message names the worker and the difference. Workers that have joined receive
-            either error.
+            either error. Or a worker left while it was sent the message.
         OSError: the chief's port is taken.
     """
     with _Chief(cluster) as chief:
@@ -58,9 +64,11 @@ def lead(cluster: Cluster, terms: Terms, message: bytes, timeout: float) -> None
             differences = (_difference(cluster.name(i), theirs, ours) for i, theirs in sorted(chief.terms.items()))
             difference = next(filter(None, differences), None)
             error = ClusterError(difference) if difference else None
-        chief.answer({"rejection": str(error), "is_timeout": bool(missing)} if error else {}, message)
-    if error:
-        raise error
+        if error:
+            chief.answer({"rejection": str(error), "is_timeout": bool(missing)}, b"", _MARGIN)
+            raise error
+        if lost := chief.answer({}, message, _TRANSFER):
+            raise ClusterError(f"{_names(cluster, lost)} joined, but left before training started.")
 
 
 def join(cluster: Cluster, terms: Terms, timeout: float) -> bytes:
@@ -70,16 +78,16 @@ def join(cluster: Cluster, terms: Terms, timeout: float) -> bytes:
         ClusterTimeout: the chief, or another worker, has not joined after `timeout`.
         ClusterError: terms differ, or the chief rejects the training.
     """
-    start, is_reported, cause = time.monotonic(), False, "no answer"
+    deadline, is_reported, cause = time.monotonic() + timeout, False, "no answer"
     while True:
-        left = start + timeout - time.monotonic()
+        left = deadline - time.monotonic()
         if left <= 0:
             raise ClusterTimeout(f"{cluster.name(0)}, the chief, did not join within {timeout:g} s: {cause}.")
         if not is_reported and timeout - left > _REPORT_AFTER:
             logger.info("%s is waiting for %s, the chief: %s", cluster.name(cluster.index), cluster.name(0), cause)
             is_reported = True
         try:
-            answer = _ask_chief(cluster, terms, left)
+            answer = _ask_chief(cluster, terms, deadline)
         except (OSError, ValueError) as error:
             cause = str(getattr(error, "strerror", None) or error)
         else:
@@ -106,31 +114,58 @@ def reject(cluster: Cluster, reason: str) -> None:
 def _answer_for_a_while(cluster: Cluster, header: Mapping[str, Any], message: bytes = b"") -> None:
     with contextlib.suppress(OSError), _Chief(cluster) as chief:
         chief.wait(time.monotonic() + _RELEASE)
-        chief.answer(header, message)
+        chief.answer(header, message, _MARGIN)
 
 
-def _ask_chief(cluster: Cluster, terms: Terms, seconds: float) -> tuple[dict[str, Any], bytes] | None:
-    with socket.create_connection(cluster.host_and_port(0), timeout=min(seconds, _PATIENCE)) as connection:
+def _ask_chief(cluster: Cluster, terms: Terms, deadline: float) -> tuple[dict[str, Any], bytes] | None:
+    # None if the connection was closed before the end of the answer.
+    patience = min(_PATIENCE, deadline - time.monotonic())
+    with socket.create_connection(cluster.host_and_port(0), timeout=patience) as connection:
         connection.sendall(_line({"index": cluster.index, "terms": terms}))
-        # The chief's own timeout comes first, so that its answer can name the missing workers.
-        connection.settimeout(seconds + _RELEASE)
-        with connection.makefile("rb") as stream:
-            header = _parse(stream.readline(_LONGEST_LINE))
-            if header is None:
-                return None
-            size = header.get("size")
-            if not isinstance(size, int) or size < 0:
-                raise ValueError("the answer is not a chief's")
-            connection.settimeout(_TRANSFER)
-            message = stream.read(size)
-    return (header, message) if len(message) == size else None
+        end = deadline + _MARGIN
+        received = bytearray(_receive(connection, end))
+        is_open = bool(received)
+        line_end, end = min(end, time.monotonic() + _PATIENCE), min(end, time.monotonic() + _TRANSFER)
+        while is_open and b"\n" not in received and len(received) < _LONGEST_LINE:
+            received += (chunk := _receive(connection, line_end))
+            is_open = bool(chunk)
+        line, newline, message = received.partition(b"\n")
+        if is_open and not newline:
+            raise ValueError("the answer is not a chief's")
+        if not newline:
+            return None
+        header = _parse(line)
+        size = header.get("size")
+        if not isinstance(size, int) or not 0 <= size <= _LARGEST_MESSAGE:
+            raise ValueError("the answer is not a chief's")
+        while is_open and len(message) < size:
+            message += (chunk := _receive(connection, end))
+            is_open = bool(chunk)
+    return (header, bytes(message)) if len(message) == size else None
+
+
+def _receive(connection: socket.socket, deadline: float) -> bytes:
+    left = deadline - time.monotonic()
+    if left <= 0:
+        raise TimeoutError("timed out")
+    connection.settimeout(left)
+    return connection.recv(_CHUNK)
+
+
+@dataclass
+class _Unread:
+    """What a connection has sent of its line, and when that must be complete."""
+
+    deadline: float
+    received: bytearray = field(default_factory=bytearray)
 
 
 class _Chief:
-    """The chief's port, and the workers that have joined and wait for an answer."""
+    """The chief's port, the connections to it, and among them the workers that have joined and wait for an answer."""
 
     def __init__(self, cluster: Cluster) -> None:
         self._cluster = cluster
+        self._unread: dict[socket.socket, _Unread] = {}  # the oldest first
         self._waiting: dict[int, socket.socket] = {}
         self.terms: dict[int, Terms] = {}
         port = cluster.host_and_port(0)[1]
@@ -141,59 +176,105 @@ class _Chief:
                 self._listener = socket.create_server(("", port))
         except OSError as error:
             raise OSError(error.errno, f"{error.strerror} (the chief's port)", cluster.addresses[0]) from error
+        self._listener.setblocking(False)
+        self._selector = selectors.DefaultSelector()
+        self._selector.register(self._listener, selectors.EVENT_READ)
 
     def __enter__(self) -> _Chief:
         return self
 
     def __exit__(self, *_: object) -> None:
-        for connection in self._waiting.values():
+        for connection in (*self._unread, *self._waiting.values(), self._listener):
             connection.close()
-        self._listener.close()
+        self._selector.close()
 
     def wait(self, deadline: float) -> list[int]:
         """Let workers join until none is missing or `deadline`, on the monotonic clock, passes; return the missing."""
         report_at = time.monotonic() + _REPORT_AFTER
-        while (missing := self._missing()) and (now := time.monotonic()) < deadline:
-            if now > report_at:
+        while True:
+            missing, now = self._missing(), time.monotonic()
+            if missing and now > report_at:
                 logger.info("waiting for %s", _names(self._cluster, missing))
                 report_at = deadline
-            self._listener.settimeout(min(_PAUSE, deadline - now))
-            with contextlib.suppress(OSError):  # nothing connected, or the connection was closed at once
-                self._accept(self._listener.accept()[0])
-        return missing
+            while self._unread and next(iter(self._unread.values())).deadline < now:
+                self._drop(next(iter(self._unread)))
+            # A last look when all have joined: one may have left again.
+            for key, _ in self._selector.select(max(0.0, min(_PAUSE, deadline - now)) if missing else 0):
+                if key.fileobj is self._listener:
+                    self._accept(now)
+                elif isinstance(key.fileobj, socket.socket) and key.fileobj.fileno() >= 0:  # not dropped since
+                    self._read(key.fileobj)
+            if now >= deadline or not (missing or self._missing()):
+                return self._missing()
 
-    def answer(self, header: Mapping[str, Any], message: bytes) -> None:
-        """Answer the workers that wait."""
-        for connection in self._waiting.values():
-            connection.settimeout(_TRANSFER)
-            with contextlib.suppress(OSError):
-                connection.sendall(_line({**header, "size": len(message)}) + message)
+    def answer(self, header: Mapping[str, Any], message: bytes, seconds: float) -> list[int]:
+        """Answer the workers that wait; return those that have not taken the answer after `seconds`."""
+        content = memoryview(_line({**header, "size": len(message)}) + message)
+        unsent = dict.fromkeys(self._waiting, content)
+        deadline = time.monotonic() + seconds
+        with selectors.DefaultSelector() as selector:
+            for index, connection in self._waiting.items():
+                selector.register(connection, selectors.EVENT_WRITE, index)
+            while selector.get_map() and (left := deadline - time.monotonic()) > 0:
+                for key, _ in selector.select(left):
+                    try:
+                        unsent[key.data] = unsent[key.data][self._waiting[key.data].send(unsent[key.data]) :]
+                    except BlockingIOError:
+                        continue
+                    except OSError:
+                        selector.unregister(key.fileobj)
+                    else:
+                        if not unsent[key.data]:
+                            selector.unregister(key.fileobj)
+        return sorted(index for index, rest in unsent.items() if rest)
 
     def _missing(self) -> list[int]:
-        for index, connection in list(self._waiting.items()):
-            # A worker sends one line only: anything else that can be read is the end of its connection.
-            if select.select([connection], [], [], 0)[0]:
-                self._forget(index)
         return [index for index in range(1, len(self._cluster.addresses)) if index not in self._waiting]
 
-    def _accept(self, connection: socket.socket) -> None:
-        connection.settimeout(_PATIENCE)
+    def _accept(self, now: float) -> None:
+        if len(self._unread) >= _MOST_UNREAD:
+            self._drop(next(iter(self._unread)))
+        with contextlib.suppress(OSError):  # the connection was closed at once
+            connection = self._listener.accept()[0]
+            connection.setblocking(False)
+            self._unread[connection] = _Unread(now + _PATIENCE)
+            self._selector.register(connection, selectors.EVENT_READ)
+
+    def _read(self, connection: socket.socket) -> None:
+        unread = self._unread.get(connection)
         try:
-            with connection.makefile("rb") as stream:
-                request = _parse(stream.readline(_LONGEST_LINE)) or {}
-            index, terms = request["index"], request["terms"]
-            if index not in range(1, len(self._cluster.addresses)) or not isinstance(terms, dict):
+            if unread is None:  # a worker sends one line only: more, or the end of its connection, and it is gone
                 raise ValueError
-        except (OSError, ValueError, KeyError):  # a port scanner, or a worker of something else
-            connection.close()
+            chunk = connection.recv(_CHUNK)
+            unread.received += chunk
+            if chunk and b"\n" not in chunk and len(unread.received) < _LONGEST_LINE:
+                return
+            line, newline, more = unread.received.partition(b"\n")
+            request = _parse(line)
+            index, terms = request["index"], request["terms"]
+            if (
+                not newline
+                or more
+                or index not in range(1, len(self._cluster.addresses))
+                or not isinstance(terms, dict)
+            ):
+                raise ValueError
+        except BlockingIOError:
             return
-        self._forget(index)  # it was restarted
+        except (OSError, ValueError, KeyError):  # a port scanner, or a worker of something else
+            self._drop(connection)
+            return
+        del self._unread[connection]
+        if index in self._waiting:
+            self._drop(self._waiting[index])  # it was restarted
         self._waiting[index], self.terms[index] = connection, terms
 
-    def _forget(self, index: int) -> None:
-        if index in self._waiting:
-            self._waiting.pop(index).close()
-            self.terms.pop(index)
+    def _drop(self, connection: socket.socket) -> None:
+        self._unread.pop(connection, None)
+        for index in [index for index, waiting in self._waiting.items() if waiting is connection]:
+            del self._waiting[index], self.terms[index]
+        self._selector.unregister(connection)
+        connection.close()
 
 
 def _names(cluster: Cluster, indices: Sequence[int]) -> str:
@@ -214,10 +295,7 @@ def _line(content: Mapping[str, Any]) -> bytes:
     return json.dumps(content).encode() + b"\n"
 
 
-def _parse(line: bytes) -> dict[str, Any] | None:
-    # None if the connection was closed before the end of the line.
-    if not line.endswith(b"\n"):
-        return None
+def _parse(line: bytes | bytearray) -> dict[str, Any]:
     try:
         content = json.loads(line)
     except RecursionError as error:

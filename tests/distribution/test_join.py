@@ -1,6 +1,7 @@
 """Workers that join the chief on real sockets; threads stand in for processes."""
 
 import contextlib
+import itertools
 import signal
 import socket
 import threading
@@ -157,6 +158,106 @@ def test_a_silent_connection_keeps_no_worker_from_joining(workers, pool, monkeyp
     with connected(workers[0]):
         others = [pool.submit(start, worker, TERMS, 20) for worker in workers[1:]]
         assert [each.result(20) for each in [chief, *others]] == [MESSAGE] * 3
+
+
+@contextlib.contextmanager
+def dribbling(connection, sent):
+    """Send a byte of `sent` after the other, without end, in the context."""
+    is_over = threading.Event()
+
+    def dribble():
+        with contextlib.suppress(OSError):  # it was closed
+            for byte in itertools.cycle(sent):
+                connection.sendall(bytes([byte]))
+                if is_over.wait(0.05):
+                    break
+
+    thread = threading.Thread(target=dribble)
+    thread.start()
+    try:
+        yield
+    finally:
+        is_over.set()
+        thread.join()
+
+
+@pytest.mark.parametrize("call", ["lead", "reject", "release"])
+def test_a_stranger_who_sends_a_byte_now_and_then_does_not_hold_the_chief(workers, pool, monkeypatch, call):
+    monkeypatch.setattr(module, "_RELEASE", 0.5)
+    calls = {"lead": (start, TERMS, 0.5), "reject": (reject, "no"), "release": (release, b"")}
+    function, *arguments = calls[call]
+    chief = pool.submit(function, workers[0], *arguments)
+    with connected(workers[0]) as stranger, dribbling(stranger, b"x"):
+        failure = chief.exception(0.5 + 3)
+    assert (call == "lead") == isinstance(failure, ClusterTimeout)
+
+
+def test_a_stranger_who_sends_a_byte_now_and_then_is_disconnected(workers, pool, monkeypatch):
+    monkeypatch.setattr(module, "_PATIENCE", 0.5)
+    chief = pool.submit(start, workers[0], TERMS, 20)
+    with connected(workers[0]) as stranger, dribbling(stranger, b"x"):
+        stranger.settimeout(10)
+        with contextlib.suppress(ConnectionResetError):
+            assert stranger.recv(1) == b""
+    others = [pool.submit(start, worker, TERMS, 20) for worker in workers[1:]]
+    assert [each.result(20) for each in [chief, *others]] == [MESSAGE] * 3
+
+
+def test_many_strangers_delay_no_worker(workers, pool, monkeypatch):
+    """More than are listened to at once: the oldest are disconnected."""
+    monkeypatch.setattr(module, "_MOST_UNREAD", 20)
+    monkeypatch.setattr(module, "_PATIENCE", 60)
+    chief = pool.submit(start, workers[0], TERMS, 60)
+    with contextlib.ExitStack() as stack:
+        strangers = [stack.enter_context(connected(workers[0])) for _ in range(60)]
+        for stranger in strangers[::2]:
+            with contextlib.suppress(OSError):
+                stranger.sendall(b'{"index": 1')
+        others = [pool.submit(start, worker, TERMS, 60) for worker in workers[1:]]
+        assert [each.result(10) for each in [chief, *others]] == [MESSAGE] * 3
+
+
+def test_of_too_many_strangers_the_oldest_is_disconnected(workers, pool, monkeypatch):
+    monkeypatch.setattr(module, "_MOST_UNREAD", 3)
+    chief = pool.submit(start, workers[0], TERMS, 1)
+    with contextlib.ExitStack() as stack:
+        first, *_ = [stack.enter_context(connected(workers[0])) for _ in range(4)]
+        first.settimeout(0.9)
+        assert first.recv(1) == b""
+    assert isinstance(chief.exception(20), ClusterTimeout)
+
+
+def test_a_worker_that_does_not_take_the_message_is_named_and_delays_no_other(workers, pool, monkeypatch):
+    monkeypatch.setattr(module, "_TRANSFER", 1)
+    message = bytes(32 * 2**20)  # more than the sockets' buffers
+    chief = pool.submit(lead, workers[0], TERMS, message, 20)
+    with connected(workers[0]) as idle:
+        idle.sendall(module._line({"index": 1, "terms": TERMS}))
+        assert join(workers[2], TERMS, 20) == message
+        with pytest.raises(ClusterError, match=r"^worker 1 \(127.0.0.1:\d+\) joined, but left before training"):
+            chief.result(20)
+
+
+@pytest.mark.parametrize("beginning", [b"", b'{"size": 9', b'{"size": 900000}\n', b'{"size": 99999999999}\n'])
+def test_a_stranger_in_the_chiefs_place_does_not_hold_a_worker(workers, pool, monkeypatch, beginning):
+    monkeypatch.setattr(module, "_MARGIN", 0.2)
+    with socket.create_server(address(workers[0])) as listener, contextlib.ExitStack() as stack:
+        follower = pool.submit(start, workers[1], TERMS, 0.5)
+
+        def answer():
+            with contextlib.suppress(OSError):  # the listener is closed
+                while True:
+                    connection = stack.enter_context(listener.accept()[0])
+                    connection.sendall(beginning)
+                    stack.enter_context(dribbling(connection, b" "))
+
+        answering = threading.Thread(target=answer)
+        answering.start()
+        failure = follower.exception(0.5 + 3)
+        listener.shutdown(socket.SHUT_RDWR)
+        answering.join()
+    assert isinstance(failure, ClusterTimeout)
+    assert f"{workers[0].name(0)}, the chief, did not join within 0.5 s" in str(failure)
 
 
 def test_a_worker_that_left_is_missing(workers, pool):
