@@ -21,7 +21,7 @@ def loop_speed(config: TrainConfig, images: int) -> float | None:
     from lenet_keras.data.load import load
     from lenet_keras.distribution.cluster import find_cluster
     from lenet_keras.distribution.join import join, lead
-    from lenet_keras.distribution.strategy import place
+    from lenet_keras.distribution.strategy import bypassing_proxies, place
     from lenet_keras.training.loop import TrainingLoop
     from lenet_keras.training.replicas import training_model
 
@@ -30,15 +30,16 @@ def loop_speed(config: TrainConfig, images: int) -> float | None:
         lead(cluster, {}, b"", 60)
     elif cluster is not None:
         join(cluster, {}, 60)
-    placement = place(config, cluster)
-    train = load(config.dataset).train
-    model = training_model(config, placement)
-    split = Split(train.images[:images], train.labels[:images])
-    loop = TrainingLoop(model, split, config.batch_size, placement.strategy)
-    for epoch in (0, 1):
-        order, progress = loop.order(0, epoch), EpochProgress()
-        while progress.step < loop.steps:
-            progress = loop.advance(order, progress, loop.steps)
+    with bypassing_proxies(cluster):
+        placement = place(config, cluster)
+        train = load(config.dataset).train
+        model = training_model(config, placement)
+        split = Split(train.images[:images], train.labels[:images])
+        loop = TrainingLoop(model, split, config.batch_size, placement.strategy)
+        for epoch in (0, 1):
+            order, progress = loop.order(0, epoch), EpochProgress()
+            while progress.step < loop.steps:
+                progress = loop.advance(order, progress, loop.steps)
     return loop.steps * config.batch_size / progress.seconds if placement.workers.is_chief else None
 
 

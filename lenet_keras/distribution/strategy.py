@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import faulthandler
 import os
 import signal
-import threading
+import subprocess
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +27,13 @@ MIN_IMAGES_PER_CPU_DEVICE = 32
 # TensorFlow takes less than a second to connect workers that have joined. If one is killed in that second, it would
 # wait for an hour without letting any Python run; this ends the process.
 _CONNECTING = 60.0  # seconds
+_LAST_WORDS = """
+import select, sys
+if not select.select([sys.stdin], [], [], float(sys.argv[1]))[0]:
+    print(sys.argv[2], file=sys.stderr)
+"""
+_NO_PROXY = "no_grpc_proxy"  # the variable in which gRPC looks for hosts to be reached directly
+_SIGACTION = 1024  # bytes, more than any platform's struct sigaction
 
 
 @dataclass(frozen=True)
@@ -122,7 +131,8 @@ def place(config: TrainConfig, cluster: Cluster | None = None, cpu_devices: int 
     """Return the placement that `config.strategy` and `config.devices` request.
 
     In a process that is to train on several CPU devices, or in a cluster, call it before anything else in TensorFlow.
-    The workers of a cluster must have joined the chief (`lenet_keras.distribution.join`).
+    The workers of a cluster must have joined the chief (`lenet_keras.distribution.join`). They connect when this is
+    called and while they train: both belong in the context of `bypassing_proxies`.
 
     >>> place(TrainConfig(strategy="one_device", devices="CPU:0")).replicas
     1
@@ -192,6 +202,34 @@ def _local(config: TrainConfig, devices: tuple[str, ...], reason: str) -> Placem
     return Placement(name, strategy, devices, _device_name(devices), reason, Workers(strategy))
 
 
+@contextlib.contextmanager
+def bypassing_proxies(cluster: Cluster | None) -> Iterator[None]:
+    """Let the workers connect to each other directly within the context: a proxy to the internet does not know them.
+
+    >>> with bypassing_proxies(Cluster(("10.0.0.1:2222", "10.0.0.2:2222"), index=1, source="TF_CONFIG")):
+    ...     os.environ["no_grpc_proxy"]
+    '10.0.0.1,10.0.0.2'
+
+    Args:
+        cluster: the workers; None changes nothing.
+    """
+    if cluster is None:
+        yield
+        return
+    earlier = os.environ.get(_NO_PROXY)
+    # Where it is set, gRPC does not look at no_proxy.
+    kept = os.environ.get("no_proxy", "") if earlier is None else earlier
+    hosts = [cluster.host_and_port(index)[0] for index in range(len(cluster.addresses))]
+    os.environ[_NO_PROXY] = ",".join(filter(None, [kept, *hosts]))
+    try:
+        yield
+    finally:
+        if earlier is None:
+            os.environ.pop(_NO_PROXY, None)
+        else:
+            os.environ[_NO_PROXY] = earlier
+
+
 def _multi_worker(config: TrainConfig, cluster: Cluster, devices: tuple[str, ...]) -> Placement:
     check_divisible(config.batch_size, len(cluster.addresses) * len(devices))
     physical = tf.config.list_physical_devices("GPU")
@@ -202,9 +240,6 @@ def _multi_worker(config: TrainConfig, cluster: Cluster, devices: tuple[str, ...
         raise InvalidArgument(f"a worker trains on CPU:0 or on GPUs. Received: {', '.join(devices)}")
     elif physical:
         tf.config.set_visible_devices([], "GPU")
-    # A proxy to the internet does not know the workers.
-    hosts = [cluster.host_and_port(index)[0] for index in range(len(cluster.addresses))]
-    os.environ.update(no_grpc_proxy=",".join(hosts))
     resolver = tf.distribute.cluster_resolver.SimpleClusterResolver(
         tf.train.ClusterSpec({"worker": list(cluster.addresses)}),
         task_type="worker",
@@ -212,7 +247,11 @@ def _multi_worker(config: TrainConfig, cluster: Cluster, devices: tuple[str, ...
         rpc_layer="grpc",
     )
     try:
-        with _exiting_after(_CONNECTING), _keeping_sigterm_handler():
+        last_words = (
+            f"{cluster.name(cluster.index)}: TensorFlow has not connected the workers within {_CONNECTING:g} s. "
+            "One of them must have ended just after all had joined. Start them again."
+        )
+        with _exiting_after(_CONNECTING, last_words), _keeping_sigterm_handler():
             strategy = tf.distribute.MultiWorkerMirroredStrategy(cluster_resolver=resolver)
     except RuntimeError as error:
         raise LenetKerasError(
@@ -263,19 +302,25 @@ def _device_name(devices: tuple[str, ...]) -> str:
 
 @contextlib.contextmanager
 def _keeping_sigterm_handler() -> Iterator[None]:
-    # When TensorFlow connects a cluster, it installs a handler in C++ that does nothing.
-    yield
-    handler = signal.getsignal(signal.SIGTERM)
-    if handler is not None and threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGTERM, handler)
+    # When TensorFlow connects a cluster, it installs a handler in C++ that does nothing. Python's `signal` cannot put
+    # the earlier one back in every thread, and knows none that was installed in C, as by `faulthandler.register`.
+    libc, earlier = ctypes.CDLL(None), ctypes.create_string_buffer(_SIGACTION)
+    libc.sigaction(signal.SIGTERM, None, earlier)
+    try:
+        yield
+    finally:
+        libc.sigaction(signal.SIGTERM, earlier, None)
 
 
 @contextlib.contextmanager
-def _exiting_after(seconds: float) -> Iterator[None]:
-    # Exits the process if the body takes longer, even if it is in C++ and holds the interpreter's lock.
-    with Path(os.devnull).open("w") as nowhere:
-        faulthandler.dump_traceback_later(seconds, exit=True, file=nowhere)
-        try:
-            yield
-        finally:
-            faulthandler.cancel_dump_traceback_later()
+def _exiting_after(seconds: float, last_words: str) -> Iterator[None]:
+    # Exits the process, with `last_words` on stderr, if the body takes longer, even if it is in C++ and holds the
+    # interpreter's lock. Nothing of Python can write then, so another process does, which ends with its standard input.
+    with contextlib.ExitStack() as stack:
+        nowhere = stack.enter_context(Path(os.devnull).open("w"))
+        with contextlib.suppress(OSError):
+            command = [sys.executable, "-I", "-S", "-c", _LAST_WORDS, str(seconds), f"Error: {last_words}"]
+            stack.enter_context(subprocess.Popen(command, stdin=subprocess.PIPE, start_new_session=True))
+        faulthandler.dump_traceback_later(seconds + 2, exit=True, file=nowhere)
+        stack.callback(faulthandler.cancel_dump_traceback_later)
+        yield

@@ -17,7 +17,7 @@ from lenet_keras.data.arrays import Dataset, Split, hold_out
 from lenet_keras.data.load import load
 from lenet_keras.distribution.cluster import DEFAULT_CLUSTER_TIMEOUT, find_cluster
 from lenet_keras.distribution.join import join, lead, reject, release
-from lenet_keras.distribution.strategy import Placement, place, recorded_cpu_devices
+from lenet_keras.distribution.strategy import Placement, bypassing_proxies, place, recorded_cpu_devices
 from lenet_keras.distribution.workers import Workers
 from lenet_keras.errors import InvalidArgument, LenetKerasError, RunDamaged, RunNotFound
 from lenet_keras.files import replacing
@@ -117,6 +117,7 @@ def train(
         if plan.metrics is not None:
             return TrainResult(folder.path, plan.metrics)
 
+        stack.enter_context(bypassing_proxies(cluster))
         placement = place(config, cluster, plan.cpu_devices)
         if config.xla and placement.replicas > 1 and "batch_norm" in config.reg:
             raise InvalidArgument("XLA cannot compile batch normalisation across several devices.")

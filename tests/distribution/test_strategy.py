@@ -1,7 +1,14 @@
 """From settings to a strategy. TensorFlow has four CPU devices in the test process (tests/conftest.py)."""
 
+import contextlib
+import ctypes
+import faulthandler
+import os
+import signal
 import subprocess
 import sys
+import tempfile
+import threading
 
 import pytest
 import tensorflow as tf
@@ -9,7 +16,7 @@ import tensorflow as tf
 from lenet_keras import TrainConfig
 from lenet_keras.distribution import strategy as module
 from lenet_keras.distribution.cluster import Cluster, free_addresses
-from lenet_keras.distribution.strategy import place, recorded_cpu_devices
+from lenet_keras.distribution.strategy import bypassing_proxies, place, recorded_cpu_devices
 from lenet_keras.errors import InvalidArgument, LenetKerasError
 
 
@@ -85,6 +92,73 @@ def test_devices_that_do_not_fit_are_rejected(two_cores, settings, message):
 def test_a_batch_that_the_workers_cannot_share_is_rejected():
     with pytest.raises(InvalidArgument, match=r"3 devices.* 63 or 66"):
         place(TrainConfig(), Cluster(("a:1", "b:1", "c:1"), 0, "TF_CONFIG"))
+
+
+@pytest.fixture(params=["Python", "C"])
+def handler(request):
+    """A handler of SIGTERM, and a function that says whether it is installed."""
+    earlier = signal.getsignal(signal.SIGTERM)
+    if request.param == "Python":
+        received = []
+        signal.signal(signal.SIGTERM, lambda number, frame: received.append(number))
+        yield lambda: signal.raise_signal(signal.SIGTERM) or received == [signal.SIGTERM]
+    else:
+        with tempfile.TemporaryFile() as file:
+            faulthandler.register(signal.SIGTERM, file)
+            yield lambda: signal.raise_signal(signal.SIGTERM) or file.tell() > 0
+            faulthandler.unregister(signal.SIGTERM)
+    signal.signal(signal.SIGTERM, earlier)
+
+
+@pytest.mark.parametrize("error", [None, RuntimeError("already running"), KeyboardInterrupt()])
+@pytest.mark.parametrize("is_main", [True, False])
+def test_the_users_sigterm_handler_is_kept_when_tensorflow_connects(monkeypatch, handler, error, is_main):
+    """In any thread, whether or not connecting succeeds, and if it is not one of Python's."""
+
+    def connect(cluster_resolver):
+        ctypes.CDLL(None).signal(signal.SIGTERM, ctypes.c_void_p(1))  # SIG_IGN, as good as TensorFlow's own handler
+        if error:
+            raise error
+        return tf.distribute.OneDeviceStrategy("/CPU:0")
+
+    def connected():
+        with contextlib.suppress(LenetKerasError, KeyboardInterrupt):
+            place(TrainConfig(), Cluster(free_addresses(2), 1, "TF_CONFIG"))
+
+    monkeypatch.setattr(tf.distribute, "MultiWorkerMirroredStrategy", connect)
+    if is_main:
+        connected()
+    else:
+        thread = threading.Thread(target=connected)
+        thread.start()
+        thread.join()
+    assert handler()
+
+
+@pytest.mark.parametrize(
+    ("before", "during"),
+    [
+        ({}, "10.0.0.1,fd00::2"),
+        ({"no_grpc_proxy": "db.local"}, "db.local,10.0.0.1,fd00::2"),
+        ({"no_grpc_proxy": "", "no_proxy": "unused"}, "10.0.0.1,fd00::2"),
+        ({"no_proxy": "a.local,b.local"}, "a.local,b.local,10.0.0.1,fd00::2"),
+    ],
+)
+@pytest.mark.parametrize("error", [None, KeyboardInterrupt])
+def test_hosts_that_the_user_reaches_without_a_proxy_are_kept(monkeypatch, before, during, error):
+    for name in ("no_grpc_proxy", "no_proxy"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in before.items():
+        monkeypatch.setenv(name, value)
+    earlier = dict(os.environ)
+    cluster = Cluster(("10.0.0.1:2222", "[fd00::2]:2222"), 0, "TF_CONFIG")
+    with contextlib.suppress(KeyboardInterrupt), bypassing_proxies(cluster):
+        assert dict(os.environ) == {**earlier, "no_grpc_proxy": during}
+        if error:
+            raise error
+    assert dict(os.environ) == earlier
+    with bypassing_proxies(None):
+        assert dict(os.environ) == earlier
 
 
 def test_workers_connect_before_anything_else_in_tensorflow_or_not_at_all():
@@ -184,13 +258,14 @@ def test_cpus_can_be_requested_where_there_are_gpus(two_gpus, two_cores):
     assert two_gpus["grown"] == []
 
 
-def test_a_process_that_connects_for_too_long_exits():
+def test_a_process_that_connects_for_too_long_exits_and_says_why():
     """TensorFlow connects in C++ and lets no Python run meanwhile, as this sleep does not."""
     program = (
         "import ctypes\nfrom lenet_keras import runtime\nruntime.load_tensorflow()\n"
         "from lenet_keras.distribution.strategy import _exiting_after\n"
-        "with _exiting_after(60.0): pass\n"
-        "with _exiting_after(0.5): ctypes.PyDLL(None).sleep(60)\n"  # PyDLL: with the interpreter's lock held
+        "with _exiting_after(60.0, ''): pass\n"
+        # PyDLL: with the interpreter's lock held
+        "with _exiting_after(0.5, 'one of them was lost'): ctypes.PyDLL(None).sleep(60)\n"
     )
-    ended = subprocess.run([sys.executable, "-c", program], capture_output=True, check=False, timeout=50)
-    assert ended.returncode == 1
+    ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False, timeout=50)
+    assert (ended.returncode, ended.stderr) == (1, "Error: one of them was lost\n")
