@@ -258,6 +258,7 @@ def test_a_stranger_in_the_chiefs_place_does_not_hold_a_worker(workers, pool, mo
         answering.join()
     assert isinstance(failure, ClusterTimeout)
     assert f"{workers[0].name(0)}, the chief, did not join within 0.5 s" in str(failure)
+    assert ("not a chief's" in str(failure)) == (beginning == b'{"size": 99999999999}\n')  # too large to be read
 
 
 def test_a_worker_that_left_is_missing(workers, pool):
