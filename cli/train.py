@@ -126,7 +126,7 @@ def command(
         sys.exit(run_local_workers([sys.executable, "-m", __package__, *sys.argv[1:]], workers))
     end_with_starter()
     folder = RunFolder(run_dir or default_run_dir(config))
-    if cluster_source(config.strategy) is None and not resume:
+    if not resume and cluster_source(config.strategy) is None:
         folder.check_vacant(overwrite)  # `train` checks it again, seconds later, when TensorFlow is loaded
     runtime.load_tensorflow(verbose)
     cluster = find_cluster(config.strategy)  # TensorFlow parses Slurm's variables
