@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from lenet_keras.errors import InvalidArgument
-from lenet_keras.files import local_path
+from lenet_keras.paths import local_path
 from lenet_keras.serving.config import DEFAULT_EXPORT_DIR
 
 

@@ -1,4 +1,4 @@
-"""Files and folders: which paths will do, read within bounds, written completely or not at all, and locked."""
+"""Files and folders: written completely or not at all, locked, and read within bounds."""
 
 from __future__ import annotations
 
@@ -18,92 +18,22 @@ from collections.abc import Container, Iterator
 from pathlib import Path
 
 from filelock import lock_descriptor
-from platformdirs import user_cache_path
 
-from lenet_keras.errors import InvalidArgument, NoHomeFolder, RunInUse
+from lenet_keras.errors import RunInUse
 
 # The names of files and folders that are being written. No reader looks at them.
 _TEMPORARY = re.compile(r"\.[0-9a-f]{8}\.(.+)")
 # Nothing here takes this long to write: anything older was left behind by a process that was killed.
 _ABANDONED = 3600.0  # seconds
-_NO_HOME = "this user has no home folder: HOME is not an absolute path, and no user of this number is known."
 # How file systems say that they cannot do something, as opposed to that it failed.
 _UNSUPPORTED = frozenset({errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EINVAL})
 _NO_LOCKS = _UNSUPPORTED | {errno.ENOLCK}
 # CIFS and FUSE may also refuse to open a folder, or to sync what was opened for reading.
 _NO_SYNC = _UNSUPPORTED | {errno.EBADF, errno.EACCES, errno.EPERM, errno.EISDIR}
 
-# "gs://bucket" and, as pathlib writes it, "gs:/bucket". A single letter would be a drive.
-_URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):/+")
 
 logger = logging.getLogger(__name__)
 _warned: set[tuple[str, int]] = set()
-
-
-def local_path(path: str | os.PathLike[str], variable: str = "") -> Path:
-    """Return the path of a file or folder of this machine, with `~` and `~user` expanded.
-
-    >>> local_path("~/runs") == Path.home() / "runs", local_path("runs/a")
-    (True, PosixPath('runs/a'))
-
-    Args:
-        path: as people write it.
-        variable: the environment variable that holds it, for messages.
-
-    Raises:
-        InvalidArgument: it is a URL, or the home directory in it is not known.
-    """
-    text, name = os.fspath(path), f"{variable}: " if variable else ""
-    if url := _URL.match(text):
-        remedy = f"write /{text[url.end() :]}" if url[1].lower() == "file" else "copy it to this machine, or mount it"
-        raise InvalidArgument(f"{name}{text} is a URL, and only files and folders of this machine will do: {remedy}.")
-    expanded = os.path.expanduser(text)  # noqa: PTH111  # `Path.expanduser` fails for a file called ~$notes
-    if expanded.startswith("~") and not os.path.lexists(expanded):
-        raise InvalidArgument(f"{name}{text} cannot be used: no home directory is known for {Path(text).parts[0]}.")
-    found = Path(expanded)
-    # "./~" and "./gs:/a", files of this folder, would lose the mark of that.
-    return found.absolute() if str(found).startswith("~") or _URL.match(str(found)) else found
-
-
-def check_text(path: Path) -> None:
-    """Raise `InvalidArgument` unless the path is text, as TensorFlow needs it; on Linux a name is any bytes.
-
-    >>> check_text(Path("runs/Ångström"))
-    """
-    try:
-        str(path).encode()
-    except UnicodeEncodeError as error:
-        raise InvalidArgument(f"{path} cannot be used: its name is not UTF-8, which TensorFlow needs.") from error
-
-
-def cache_folder() -> Path:
-    """Return the package's folder in the user's cache: `$XDG_CACHE_HOME`, else `~/.cache`, on Linux.
-
-    >>> cache_folder().name
-    'lenet-keras'
-
-    Raises:
-        NoHomeFolder: neither is known.
-    """
-    try:
-        return user_cache_path("lenet-keras")
-    except RuntimeError as error:
-        raise NoHomeFolder(f"{_NO_HOME} XDG_CACHE_HOME can name a place for the cache.") from error
-
-
-def home_folder(variable: str) -> Path:
-    """Return the user's home folder; `variable` is what can name another place, for the message.
-
-    >>> home_folder("TFDS_DATA_DIR").is_absolute()
-    True
-
-    Raises:
-        NoHomeFolder: there is none.
-    """
-    with contextlib.suppress(RuntimeError):
-        if (home := Path.home()).is_absolute():
-            return home
-    raise NoHomeFolder(f"{_NO_HOME} {variable} can name another place.")
 
 
 def read_bounded(path: Path, limit: int, *, pipes: bool = False) -> bytes:

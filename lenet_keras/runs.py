@@ -25,16 +25,8 @@ from lenet_keras.errors import (
     first_line,
     is_number,
 )
-from lenet_keras.files import (
-    check_text,
-    is_own_lock,
-    is_temporary,
-    local_path,
-    locked,
-    read_bounded,
-    remove_temporary,
-    write_atomically,
-)
+from lenet_keras.files import is_own_lock, is_temporary, locked, read_bounded, remove_temporary, write_atomically
+from lenet_keras.paths import check_text, local_path
 
 PROGRAM = "lenet-keras"
 CONFIG_FORMAT = 1

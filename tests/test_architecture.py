@@ -16,6 +16,7 @@ ROOT = Path(__file__).parent.parent
 # A room, a module or a folder of the package, imports only rooms before it. docs/architecture.md explains the order.
 ROOMS = (
     "errors",
+    "paths",
     "files",
     "runtime",
     "backend",

@@ -21,7 +21,7 @@ from lenet_keras.data.debian import (
 from lenet_keras.data.idx import IDX_NAMES, exists, holds_idx, read_idx_folder
 from lenet_keras.data.tfds import download_with_tfds, find_prepared, read_prepared, tfds_root
 from lenet_keras.errors import DatasetNotFound, LenetKerasError, NoHomeFolder
-from lenet_keras.files import cache_folder, local_path
+from lenet_keras.paths import cache_folder, local_path
 
 logger = logging.getLogger(__name__)
 

@@ -26,7 +26,7 @@ from lenet_keras.data.arrays import Split, checked_splits
 from lenet_keras.data.catalogue import DatasetSpec
 from lenet_keras.data.idx import IDX_FILES, IDX_NAMES, creating_idx_folder, idx_bytes, read_idx_folder
 from lenet_keras.errors import DatasetDamaged, DatasetNotFound
-from lenet_keras.files import cache_folder, home_folder, local_path
+from lenet_keras.paths import cache_folder, home_folder, local_path
 
 logger = logging.getLogger(__name__)
 

@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lenet_keras.errors import ExportError, InvalidArgument, LenetKerasError, check_choice, first_line
-from lenet_keras.files import local_path, write_atomically
+from lenet_keras.files import write_atomically
+from lenet_keras.paths import local_path
 from lenet_keras.runs import RunFolder
 from lenet_keras.runtime import muted_stderr
 from lenet_keras.serving.config import DEFAULT_EXPORT_DIR, check_replaceable, check_saved_model_path, model_name

@@ -21,10 +21,11 @@ from lenet_keras.errors import ExportError, InvalidArgument, check_integer, firs
 from lenet_keras.export.card import model_card
 from lenet_keras.export.signatures import write_saved_model, write_warmup
 from lenet_keras.export.verify import ExportCheck
-from lenet_keras.files import local_path, sync, temporary_folder
+from lenet_keras.files import sync, temporary_folder
 from lenet_keras.inference.run_model import load_run_model
 from lenet_keras.inference.saved_model import Origin, is_saved_model, read_origin, write_origin
 from lenet_keras.models import parse_reg
+from lenet_keras.paths import local_path
 from lenet_keras.runs import RunFolder
 from lenet_keras.serving.config import (
     CARD,

@@ -18,11 +18,11 @@ import numpy.typing as npt
 from lenet_keras.data.catalogue import IMAGE_SHAPE, DatasetSpec, dataset_spec
 from lenet_keras.data.load import load
 from lenet_keras.errors import DatasetRequired, InvalidArgument, ModelNotFound
-from lenet_keras.files import local_path
 from lenet_keras.inference.images import GreyImage, as_image, encode_png, read_image
 from lenet_keras.inference.measure import Predictor, loss_and_accuracy, softmax
 from lenet_keras.inference.run_model import load_run_model
 from lenet_keras.inference.saved_model import open_saved_model
+from lenet_keras.paths import local_path
 from lenet_keras.runs import RunFolder
 from lenet_keras.serving.client import ServingClient
 from lenet_keras.serving.config import is_version, model_folders, version_folders

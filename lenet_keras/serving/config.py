@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 
 from lenet_keras.data.catalogue import DEFAULT_DATASET
 from lenet_keras.errors import InvalidArgument
-from lenet_keras.files import check_text, local_path, write_atomically
+from lenet_keras.files import write_atomically
+from lenet_keras.paths import check_text, local_path
 
 if TYPE_CHECKING:
     from tensorflow_serving.config import model_server_config_pb2

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lenet_keras.errors import LenetKerasError
-from lenet_keras.files import cache_folder
+from lenet_keras.paths import cache_folder
 from lenet_keras.serving.config import (
     BATCHING,
     CONTAINER_ROOT,

@@ -19,7 +19,8 @@ from lenet_keras.data.idx import read_idx_folder
 from lenet_keras.data.load import SAMPLE_FOLDER, availability, load
 from lenet_keras.data.tfds import find_prepared, read_prepared
 from lenet_keras.errors import DatasetDamaged, LenetKerasError
-from lenet_keras.files import cache_folder, is_temporary
+from lenet_keras.files import is_temporary
+from lenet_keras.paths import cache_folder
 
 from .conftest import PACKAGE_ROOT, in_new_process
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lenet_keras.errors import InvalidArgument
-from lenet_keras.files import local_path
+from lenet_keras.paths import local_path
 from lenet_keras.serving.config import check_saved_model_path
 from lenet_keras.serving.embedded.batching import Batcher
 from lenet_keras.serving.embedded.grpc_server import GrpcServer
