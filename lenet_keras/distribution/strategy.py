@@ -198,7 +198,8 @@ def _local(config: TrainConfig, devices: tuple[str, ...], reason: str) -> Placem
         # On CPUs, TensorFlow's default, a collective, fails with a second strategy in one process
         # (tensorflow/tensorflow#62790).
         reduction = tf.distribute.ReductionToOneDevice() if is_cpu else None
-        strategy = tf.distribute.MirroredStrategy([f"/{device}" for device in devices], cross_device_ops=reduction)
+        with _environment("TF_CONFIG", None):  # TensorFlow would parse it, and fail if it is empty, for example
+            strategy = tf.distribute.MirroredStrategy([f"/{device}" for device in devices], cross_device_ops=reduction)
     return Placement(name, strategy, devices, _device_name(devices), reason, Workers(strategy))
 
 
@@ -216,18 +217,28 @@ def bypassing_proxies(cluster: Cluster | None) -> Iterator[None]:
     if cluster is None:
         yield
         return
-    earlier = os.environ.get(_NO_PROXY)
-    # Where it is set, gRPC does not look at no_proxy.
-    kept = os.environ.get("no_proxy", "") if earlier is None else earlier
+    # Where no_grpc_proxy is set, gRPC does not look at no_proxy.
+    kept = os.environ.get(_NO_PROXY, os.environ.get("no_proxy", ""))
     hosts = [cluster.host_and_port(index)[0] for index in range(len(cluster.addresses))]
-    os.environ[_NO_PROXY] = ",".join(filter(None, [kept, *hosts]))
+    with _environment(_NO_PROXY, ",".join(filter(None, [kept, *hosts]))):
+        yield
+
+
+@contextlib.contextmanager
+def _environment(name: str, value: str | None) -> Iterator[None]:
+    # Within the context the variable has this value, or is not set.
+    def change_to(value: str | None) -> None:
+        if value is None:
+            os.environ.pop(name, None)
+        else:
+            os.environ[name] = value
+
+    earlier = os.environ.get(name)
+    change_to(value)
     try:
         yield
     finally:
-        if earlier is None:
-            os.environ.pop(_NO_PROXY, None)
-        else:
-            os.environ[_NO_PROXY] = earlier
+        change_to(earlier)
 
 
 def _multi_worker(config: TrainConfig, cluster: Cluster, devices: tuple[str, ...]) -> Placement:

@@ -161,6 +161,14 @@ def test_hosts_that_the_user_reaches_without_a_proxy_are_kept(monkeypatch, befor
         assert dict(os.environ) == earlier
 
 
+@pytest.mark.parametrize("text", ["", " ", "null", "nonsense", '{"cluster": {"worker": null}}'])
+def test_one_process_on_several_devices_takes_no_notice_of_tf_config(monkeypatch, text):
+    """TensorFlow does: it fails."""
+    monkeypatch.setenv("TF_CONFIG", text)
+    assert place(TrainConfig(strategy="mirrored", devices="CPU:0,CPU:1")).replicas == 2
+    assert os.environ["TF_CONFIG"] == text
+
+
 def test_workers_connect_before_anything_else_in_tensorflow_or_not_at_all():
     tf.constant(0)
     with pytest.raises(
