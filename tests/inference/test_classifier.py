@@ -152,7 +152,15 @@ def test_a_server_predicts_what_the_run_predicts(exported, sample):
 def test_a_prediction_has_one_form_whatever_answers(exported, sample, source):
     (found,) = predict(getattr(exported, source), [sample.test.images[0]])
     row = json.loads(json.dumps(found.to_json()))
-    assert list(row) == ["class_id", "class_name", "probability", "probabilities", "version", "looks_inverted"]
+    assert list(row) == [
+        "class_id",
+        "class_name",
+        "probability",
+        "probabilities",
+        "version",
+        "looks_inverted",
+        "is_blank",
+    ]
     assert row["class_name"] == sample.spec.class_names[row["class_id"]]
     assert {name: type(value) for name, value in row.items()} == {
         "class_id": int,
@@ -161,6 +169,7 @@ def test_a_prediction_has_one_form_whatever_answers(exported, sample, source):
         "probabilities": list,
         "version": type(None) if source == "run_dir" else int,
         "looks_inverted": bool,
+        "is_blank": bool,
     }
     assert {type(value) for value in row["probabilities"]} == {float}
     assert row["probability"] == max(row["probabilities"]) == row["probabilities"][row["class_id"]]
