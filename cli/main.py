@@ -18,7 +18,7 @@ from lenet_keras.errors import InvalidArgument, LenetKerasError
 
 from .interruption import interruption
 
-COMMANDS = ("train", "evaluate", "predict", "export", "serve", "tensorboard", "models", "data")
+COMMANDS = ("train", "compare", "runs", "evaluate", "predict", "export", "serve", "tensorboard", "models", "data")
 
 # Which option or command helps. The library, which does not know them, says only what is wrong.
 _ADVICE: dict[type[errors.LenetKerasError], str] = {

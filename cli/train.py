@@ -11,17 +11,17 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from lenet_keras.config import PRECISIONS, STRATEGIES, TrainConfig
-from lenet_keras.data.catalogue import DATASETS
+from lenet_keras.config import STRATEGIES, TrainConfig
 from lenet_keras.distribution.cluster import DEFAULT_CLUSTER_TIMEOUT, cluster_source, find_cluster
 from lenet_keras.distribution.join import reject
 from lenet_keras.distribution.local import end_with_starter, is_local_worker, run_local_workers
 from lenet_keras.errors import InvalidArgument
-from lenet_keras.models import ACTIVATIONS, POOLINGS, REGULARISATIONS, parse_reg, reg_name
+from lenet_keras.models import REGULARISATIONS, parse_reg, reg_name
 from lenet_keras.serving.config import check_export, model_name
 
 from . import options
 from .interruption import interruption
+from .settings import given, reject_without_effect, training_settings
 
 if TYPE_CHECKING:
     from lenet_keras.runs import RunFolder
@@ -37,38 +37,11 @@ _DEFAULT = TrainConfig()
     default=["none"],
     help="Regularisation; repeat the option to combine several.",
 )
-@click.option(
-    "--dataset",
-    type=click.Choice(list(DATASETS)),
-    metavar="NAME",
-    default=_DEFAULT.dataset,
-    help="Dataset; see lenet-keras data.",
-)
+@training_settings
 @options.data_dir
-@click.option("--epochs", type=int, default=_DEFAULT.epochs, help="Epochs to train.")
-@click.option("--batch-size", type=int, default=_DEFAULT.batch_size, help="Images per step, across all devices.")
-@click.option("--learning-rate", type=float, default=_DEFAULT.learning_rate, help="Adam's learning rate.")
-@click.option(
-    "--weight-decay",
-    type=float,
-    default=_DEFAULT.weight_decay,
-    help="Coefficient of --reg weight_decay.",
-)
-@click.option("--dropout-rate", type=float, default=_DEFAULT.dropout_rate, help="Fraction dropped by --reg dropout.")
-@click.option("--activation", type=click.Choice(ACTIVATIONS), default=_DEFAULT.activation, help="Activation function.")
-@click.option("--pooling", type=click.Choice(POOLINGS), default=_DEFAULT.pooling, help="Pooling.")
-@click.option("--validation", type=int, help="Training images held out, 0 for none.  [default: 5000; 100 for a sample]")
-@click.option(
-    "--early-stopping",
-    type=int,
-    metavar="PATIENCE",
-    help="Stop after this many epochs without a lower validation loss; keep the best weights.",
-)
 @click.option("--seed", type=int, default=_DEFAULT.seed, help="Seed for weights, order, held-out images and dropout.")
 @click.option("--strategy", type=click.Choice(STRATEGIES), default=_DEFAULT.strategy, help="tf.distribute strategy.")
 @click.option("--devices", metavar="NAMES", help="Devices, such as GPU:0,GPU:1 or CPU:0,CPU:1.  [default: the fastest]")
-@click.option("--precision", type=click.Choice(PRECISIONS), default=_DEFAULT.precision, help="Keras's dtype policy.")
-@click.option("--xla", is_flag=True, help="Compile the computation of the gradients with XLA.")
 @click.option("--workers", type=click.IntRange(1, 64), help="Train with this many processes on this machine.")
 @click.option(
     "--cluster-timeout",
@@ -77,7 +50,7 @@ _DEFAULT = TrainConfig()
     metavar="SECONDS",
     help="How long to wait for all workers to join.",
 )
-@click.option("--histograms", is_flag=True, help="Log histograms of the weights to TensorBoard.")
+@click.option("--record-test", is_flag=True, help="Measure the test images after every epoch; nothing selects on it.")
 @click.option("--run-dir", type=options.FOLDER, help="Folder of this run.  [default: runs/DATASET/REG/SEED]")
 @click.option(
     "--resume",
@@ -116,7 +89,9 @@ def command(
 
     if resume and overwrite:
         raise click.UsageError("--resume and --overwrite are mutually exclusive.")
-    _reject_options_without_effect(reg, no_export)
+    reject_without_effect(set(reg))
+    if no_export and given("export_dir"):
+        raise click.UsageError("--export-dir does nothing with --no-export.")
     config = TrainConfig(reg=reg_name(reg), **settings)
     if workers and config.strategy not in ("auto", "multi_worker"):
         raise click.UsageError(f"--workers cannot be combined with --strategy {config.strategy}, for a single process.")
@@ -160,18 +135,6 @@ def command(
         click.echo(json.dumps(metrics, indent=2))
     else:
         _show_result(folder, metrics)
-
-
-def _reject_options_without_effect(reg: tuple[str, ...], no_export: bool) -> None:
-    useless = {
-        "weight_decay": "without --reg weight_decay" if "weight_decay" not in reg else None,
-        "dropout_rate": "without --reg dropout" if "dropout" not in reg else None,
-        "export_dir": "with --no-export" if no_export else None,
-    }
-    for parameter, why in useless.items():
-        given = click.get_current_context().get_parameter_source(parameter) is click.core.ParameterSource.COMMANDLINE
-        if given and why:
-            raise click.UsageError(f"--{parameter.replace('_', '-')} does nothing {why}.")
 
 
 def _train(

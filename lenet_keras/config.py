@@ -14,6 +14,7 @@ from lenet_keras.models import (
     ACTIVATIONS,
     DEFAULT_DROPOUT_RATE,
     DEFAULT_WEIGHT_DECAY,
+    PLACEMENTS,
     POOLINGS,
     check_dropout_rate,
     check_weight_decay,
@@ -43,7 +44,7 @@ class TrainConfig:
     Attributes:
         dataset: a name in `lenet_keras.data.catalogue.DATASETS`.
         reg: the variant, as `lenet_keras.models.build_lenet5` takes it; stored as one string, "dropout+weight_decay".
-        activation, pooling, dropout_rate, weight_decay: as in `build_lenet5`.
+        activation, pooling, dropout_rate, dropout_layers, batch_norm_layers, weight_decay: as in `build_lenet5`.
         learning_rate: Adam's, above 0. The default is the report's.
         batch_size: images per step, across all devices and workers, 1 or more. The last, smaller batch of an
             epoch is dropped; the images that it would hold differ from epoch to epoch.
@@ -59,6 +60,8 @@ class TrainConfig:
         xla: whether XLA compiles the computation of a step's gradients.
         checkpoint_steps: within an epoch, save the state every this many steps as well; None: at its end only.
         histograms: whether to log histograms of the weights to TensorBoard after every epoch.
+        record_test: whether to measure the test images after every epoch, as the curves of a comparison show them.
+            Nothing selects on what is found.
 
     Raises:
         InvalidArgument: a setting has the wrong type or is out of range; the message names the value received.
@@ -69,6 +72,8 @@ class TrainConfig:
     activation: str = "relu"
     pooling: str = "max"
     dropout_rate: float = DEFAULT_DROPOUT_RATE
+    dropout_layers: str = "dense"
+    batch_norm_layers: str = "all"
     weight_decay: float = DEFAULT_WEIGHT_DECAY
     learning_rate: float = 1e-4
     batch_size: int = 64
@@ -82,11 +87,15 @@ class TrainConfig:
     xla: bool = False
     checkpoint_steps: int | None = None
     histograms: bool = False
+    record_test: bool = False
 
     def __post_init__(self) -> None:
         for name in ("dataset", "reg", "activation", "pooling", "strategy", "precision"):
             check_type(name, getattr(self, name), str, "a string")
-        for name in ("histograms", "xla"):
+        for name in ("dropout_layers", "batch_norm_layers"):
+            check_type(name, getattr(self, name), str, "a string")
+            check_choice(name, getattr(self, name), tuple(PLACEMENTS))
+        for name in ("histograms", "record_test", "xla"):
             check_type(name, getattr(self, name), bool, "true or false")
         spec = dataset_spec(self.dataset)
         object.__setattr__(self, "reg", reg_name(parse_reg(self.reg)))

@@ -5,7 +5,7 @@ Importing this module loads no TensorFlow, so that a command line can offer the 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from lenet_keras.errors import InvalidArgument, check_choice, excerpt, is_number
@@ -21,6 +21,8 @@ REGULARISATIONS = {
 }
 ACTIVATIONS = ("relu", "tanh", "scaled_tanh", "sigmoid")
 POOLINGS = ("max", "average")
+# Which kinds of layers are dropped out or normalised.
+PLACEMENTS: Mapping[str, tuple[str, ...]] = {"conv": ("conv",), "dense": ("dense",), "all": ("conv", "dense")}
 
 DEFAULT_DROPOUT_RATE = 0.25  # the report's
 DEFAULT_WEIGHT_DECAY = 1e-3  # the report names none; repositories of the same exercise used 1e-4 to 7e-3
@@ -86,6 +88,8 @@ def build_lenet5(
     activation: str = "relu",
     pooling: str = "max",
     dropout_rate: float = DEFAULT_DROPOUT_RATE,
+    dropout_layers: str = "dense",
+    batch_norm_layers: str = "all",
     weight_decay: float = DEFAULT_WEIGHT_DECAY,
     seed: int | None = None,
 ) -> keras.Model:
@@ -96,9 +100,9 @@ def build_lenet5(
     connected to every map of s2, subsampling has no coefficients, and the output is a linear layer of logits where the
     paper has radial basis functions.
 
-    As in the paper, the activation follows the pooling: "s2" pools the output of "c1", "s2_relu" rectifies it. With max
-    pooling and a monotonically increasing activation this is equivalent to the other order, and evaluates only a
-    quarter of the values.
+    A convolution's activation comes before an average pooling ("c1", "c1_tanh", "s2"), and after a max pooling ("c1",
+    "s2", "s2_relu"): there the order makes no difference, since activations increase monotonically, and only a quarter
+    of the values are evaluated.
 
     >>> build_lenet5(reg="dropout").count_params()
     61706
@@ -106,10 +110,9 @@ def build_lenet5(
     Args:
         reg: "none", "dropout", "batch_norm", "weight_decay", or several of the last three: a sequence of names, or
             one string joined by "+".
-            dropout: after the activations of the hidden dense layers c5 and f6, which hold 95 % of the weights;
-            the convolutions share theirs over the whole image and have too few to overfit.
-            batch_norm: between each of c1, c3, c5, f6 and its activation. Those layers then have no bias, since the
-            normalisation would subtract it again.
+            dropout: after activations, where `dropout_layers` says.
+            batch_norm: between a layer and its activation, where `batch_norm_layers` says. That layer then has no
+            bias, since the normalisation would subtract it again.
             weight_decay: L2 on every kernel, but on no bias and no scale of a batch normalisation.
         num_classes: the number of logits, 2 or more.
         input_shape: (height, width, channels), at least 12x12x1. Sides of 32 and more are convolved without padding,
@@ -117,6 +120,9 @@ def build_lenet5(
         activation: "relu", "tanh", "sigmoid", or "scaled_tanh", LeCun's 1.7159 tanh(2x/3) (appendix A of the paper).
         pooling: "max" or "average", 2x2.
         dropout_rate: the fraction of activations dropped, in [0, 1). Used by "dropout" only.
+        dropout_layers: "conv": after the poolings s2 and s4; "dense": after the hidden dense layers c5 and f6, which
+            hold 95 % of the weights; or "all". Used by "dropout" only.
+        batch_norm_layers: "conv": after c1 and c3; "dense": after c5 and f6; or "all". Used by "batch_norm" only.
         weight_decay: `weight_decay * w` is added to the gradient of a kernel w, so the loss gains
             `weight_decay / 2 * sum(w**2)`. 0 or more. Used by "weight_decay" only.
         seed: of the initial weights and dropout masks, 0 or more. A layer's own seed follows from this one and the
@@ -133,6 +139,8 @@ def build_lenet5(
     check_choice("activation", activation, ACTIVATIONS)
     check_choice("pooling", pooling, POOLINGS)
     check_dropout_rate(dropout_rate)
+    check_choice("dropout_layers", dropout_layers, tuple(PLACEMENTS))
+    check_choice("batch_norm_layers", batch_norm_layers, tuple(PLACEMENTS))
     check_weight_decay(weight_decay)
     if num_classes < 2:
         raise InvalidArgument(f"num_classes must be 2 or more. Received: {num_classes!r}")
@@ -146,7 +154,8 @@ def build_lenet5(
     # What Keras can be told globally is named in every layer, so that the model is this one whatever a program has set.
     precision = {"dtype": "float32"}
     layout = {**precision, "data_format": "channels_last"}
-    batch_norm = "batch_norm" in names
+    normalised = PLACEMENTS[batch_norm_layers] if "batch_norm" in names else ()
+    dropped = PLACEMENTS[dropout_layers] if "dropout" in names else ()
     decay = keras.regularizers.L2(weight_decay / 2) if "weight_decay" in names else None
     root = np.random.SeedSequence(seed).entropy
 
@@ -157,13 +166,21 @@ def build_lenet5(
         initializer = keras.initializers.GlorotUniform(seed=seed_of(layer))
         return {"kernel_initializer": initializer, "kernel_regularizer": decay}
 
-    def normalised(x: Any, layer: str) -> Any:
-        if not batch_norm:
+    def normalise(x: Any, layer: str, kind: str) -> Any:
+        if kind not in normalised:
             return x
-        norm = keras.layers.BatchNormalization(-1, momentum=0.99, epsilon=1e-3, name=f"{layer}_norm", **precision)
+        # Keras's default momentum, 0.99, remembers hundreds of steps: after a short training, or a step that moved the
+        # weights far, the model would be measured with statistics of another one.
+        norm = keras.layers.BatchNormalization(-1, momentum=0.9, epsilon=1e-5, name=f"{layer}_norm", **precision)
         return norm(x)
 
-    def activated(x: Any, layer: str) -> Any:
+    def drop(x: Any, layer: str, kind: str) -> Any:
+        if kind not in dropped:
+            return x
+        name = f"{layer}_dropout"
+        return keras.layers.Dropout(dropout_rate, seed=seed_of(name), name=name, **precision)(x)
+
+    def activate(x: Any, layer: str) -> Any:
         if activation == "scaled_tanh":
             # Stock layers, so that a saved model loads without this package.
             x = keras.layers.Rescaling(2 / 3, name=f"{layer}_slope", **precision)(x)
@@ -171,30 +188,32 @@ def build_lenet5(
             return keras.layers.Rescaling(1.7159, name=f"{layer}_amplitude", **precision)(x)
         return keras.layers.Activation(activation, name=f"{layer}_{activation}", **precision)(x)
 
-    def convolved(x: Any, layer: str, filters: int, padding: str) -> Any:
+    def convolve(x: Any, layer: str, filters: int, padding: str) -> Any:
+        has_bias = "conv" not in normalised
         conv = keras.layers.Conv2D(
-            filters, 5, padding=padding, use_bias=not batch_norm, name=layer, **weights(layer), **layout
+            filters, 5, padding=padding, use_bias=has_bias, name=layer, **weights(layer), **layout
         )
-        return normalised(conv(x), layer)
+        x = normalise(conv(x), layer, "conv")
+        return activate(x, layer) if pooling == "average" else x
 
-    def pooled(x: Any, layer: str) -> Any:
-        pool = keras.layers.MaxPooling2D if pooling == "max" else keras.layers.AveragePooling2D
-        return activated(pool(2, name=layer, **layout)(x), layer)
+    def pool(x: Any, layer: str) -> Any:
+        if pooling == "average":
+            x = keras.layers.AveragePooling2D(2, name=layer, **layout)(x)
+        else:
+            x = activate(keras.layers.MaxPooling2D(2, name=layer, **layout)(x), layer)
+        return drop(x, layer, "conv")
 
     def hidden(x: Any, layer: str, units: int) -> Any:
-        dense = keras.layers.Dense(units, use_bias=not batch_norm, name=layer, **weights(layer), **precision)
-        x = activated(normalised(dense(x), layer), layer)
-        if "dropout" in names:
-            name = f"{layer}_dropout"
-            x = keras.layers.Dropout(dropout_rate, seed=seed_of(name), name=name, **precision)(x)
-        return x
+        has_bias = "dense" not in normalised
+        dense = keras.layers.Dense(units, use_bias=has_bias, name=layer, **weights(layer), **precision)
+        return drop(activate(normalise(dense(x), layer, "dense"), layer), layer, "dense")
 
     images = keras.Input((height, width, channels), name="images", dtype="float32")
     x = keras.layers.Rescaling(1 / 255, name="scale", **precision)(images)
-    x = convolved(x, "c1", 6, "valid" if min(height, width) >= 32 else "same")
-    x = pooled(x, "s2")
-    x = convolved(x, "c3", 16, "valid")
-    x = pooled(x, "s4")
+    x = convolve(x, "c1", 6, "valid" if min(height, width) >= 32 else "same")
+    x = pool(x, "s2")
+    x = convolve(x, "c3", 16, "valid")
+    x = pool(x, "s4")
     x = keras.layers.Flatten(name="flatten", **layout)(x)
     x = hidden(x, "c5", 120)
     x = hidden(x, "f6", FEATURES)

@@ -7,10 +7,14 @@ import csv
 import io
 import json
 import os
+import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import NoneType
 from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from lenet_keras.config import TrainConfig
 from lenet_keras.errors import (
@@ -25,13 +29,23 @@ from lenet_keras.errors import (
     first_line,
     is_number,
 )
-from lenet_keras.files import is_own_lock, is_temporary, locked, read_bounded, remove_temporary, write_atomically
+from lenet_keras.files import (
+    check_unpacked_size,
+    is_own_lock,
+    is_temporary,
+    locked,
+    read_bounded,
+    remove_temporary,
+    replacing,
+    write_atomically,
+)
 from lenet_keras.paths import check_text, local_path
 
 PROGRAM = "lenet-keras"
 CONFIG_FORMAT = 1
 LOCK_NAME = ".lock"
-FILES = ("metrics.json", "history.csv", "model.keras", "state.npz", "state.previous.npz", "config.json")
+FILES = ("metrics.json", "history.csv", "model.keras", "test_predictions.npz", "state.npz",
+         "state.previous.npz", "config.json")  # fmt: skip
 EVENT_FOLDERS = ("train", "validation", "test", "weights")  # TensorBoard's runs
 # What file systems, version control and file managers put into a folder by themselves.
 _MEANINGLESS = frozenset(
@@ -39,12 +53,16 @@ _MEANINGLESS = frozenset(
      ".Trashes", ".fseventsd", ".Spotlight-V100", "System Volume Information", "$RECYCLE.BIN"}
 )  # fmt: skip
 _LARGEST_JSON = 2**20  # bytes; a run's are a few thousand
+_LARGEST_HISTORY = 2**24  # bytes; a row has some hundred
+_LARGEST_PREDICTIONS = 2**27  # bytes; those of EMNIST's largest test set have 30 million
 HISTORY_COLUMNS = (
     "epoch",
     "loss",
     "accuracy",
     "val_loss",
     "val_accuracy",
+    "test_loss",
+    "test_accuracy",
     "learning_rate",
     "seconds",
     "images_per_second",
@@ -95,6 +113,7 @@ class RunFolder:
         self.history_csv = path / "history.csv"
         self.metrics_json = path / "metrics.json"
         self.model_keras = path / "model.keras"
+        self.test_predictions_npz = path / "test_predictions.npz"
 
     @property
     def is_run(self) -> bool:
@@ -256,6 +275,53 @@ class RunFolder:
         """Write history.csv, as `history_csv` returns it."""
         write_atomically(self.history_csv, history_csv(rows))
 
+    def read_history(self) -> list[dict[str, float | None]]:
+        """Read history.csv; None where a cell is empty.
+
+        Raises:
+            RunDamaged: it is missing, cannot be read, or holds no epoch.
+        """
+        try:
+            text = read_bounded(self.history_csv, _LARGEST_HISTORY).decode()
+            head, *lines = csv.reader(io.StringIO(text, newline=""))
+            rows = [
+                {name: float(cell) if cell else None for name, cell in zip(head, line, strict=True)} for line in lines
+            ]
+            if head != list(HISTORY_COLUMNS) or any(row["epoch"] is None for row in rows):
+                raise ValueError("a column is missing")
+        except OSError as error:
+            raise RunDamaged(f"{self.history_csv} cannot be read: {error.strerror}") from error
+        except (ValueError, csv.Error) as error:
+            raise RunDamaged(f"{self.history_csv} is damaged: {first_line(error)}") from error
+        if not rows:
+            raise RunDamaged(f"{self.history_csv} is damaged: it holds no epoch.")
+        return rows
+
+    def write_predictions(self, labels: NDArray[np.int64], probabilities: NDArray[np.float32]) -> None:
+        """Write test_predictions.npz: the classes [N] of the test images, and their probabilities [N, classes]."""
+        with replacing(self.test_predictions_npz) as temporary:
+            np.savez_compressed(temporary, labels=labels.astype(np.uint8), probabilities=probabilities)
+
+    def read_predictions(self) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+        """Read test_predictions.npz: labels int64 [N] and probabilities float32 [N, classes].
+
+        Raises:
+            RunDamaged: it is missing, cannot be read, or does not hold both.
+        """
+        try:
+            content = io.BytesIO(read_bounded(self.test_predictions_npz, _LARGEST_PREDICTIONS))
+            with zipfile.ZipFile(content) as archive:
+                check_unpacked_size(archive, _LARGEST_PREDICTIONS)
+            with np.load(content, allow_pickle=False) as found:
+                labels, probabilities = found["labels"].astype(np.int64), found["probabilities"]
+        except Exception as error:  # damage raises OSError, ValueError, KeyError, BadZipFile, zlib.error
+            raise RunDamaged(f"{self.test_predictions_npz} cannot be read: {first_line(error)}") from error
+        if (labels.ndim, probabilities.ndim, len(labels)) != (1, 2, len(probabilities)) or not (
+            labels.size and probabilities.dtype == np.float32 and labels.max() < probabilities.shape[1]
+        ):
+            raise RunDamaged(f"{self.test_predictions_npz} is damaged: labels and probabilities do not fit together.")
+        return labels, probabilities
+
     def write_metrics(self, metrics: Mapping[str, Any]) -> None:
         """Write metrics.json."""
         _write_json(self.metrics_json, metrics)
@@ -280,10 +346,10 @@ class RunFolder:
 
 
 def history_csv(rows: Sequence[Mapping[str, float]]) -> bytes:
-    """Return the content of history.csv: a row per epoch, columns `HISTORY_COLUMNS`; without validation, two are empty.
+    """Return the content of history.csv: a row per epoch, columns `HISTORY_COLUMNS`, empty where not measured.
 
     >>> history_csv([{"epoch": 1, "loss": 0.5}]).splitlines()[1]
-    b'1,0.5,,,,,,'
+    b'1,0.5,,,,,,,,'
     """
     text = io.StringIO()
     writer = csv.DictWriter(text, HISTORY_COLUMNS, lineterminator="\n")

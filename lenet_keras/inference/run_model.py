@@ -49,6 +49,8 @@ def build_run_model(config: TrainConfig) -> keras.Model:
         activation=config.activation,
         pooling=config.pooling,
         dropout_rate=config.dropout_rate,
+        dropout_layers=config.dropout_layers,
+        batch_norm_layers=config.batch_norm_layers,
         weight_decay=config.weight_decay,
         seed=config.seed,
     )

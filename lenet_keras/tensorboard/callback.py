@@ -135,12 +135,15 @@ def write_histograms(folder: Path, epoch: int, weights: Sequence[keras.Variable]
             writer.write(event.SerializeToString())
 
 
+_RUNS = {"val_": "validation", "test_": "test"}  # by the prefix of a metric's name
+
+
 def _by_run(metrics: Mapping[str, float]) -> dict[str, dict[str, float]]:
     runs: dict[str, dict[str, float]] = {}
     for name, value in metrics.items():
         if name != "epoch":
-            run = "validation" if name.startswith("val_") else "train"
-            runs.setdefault(run, {})[name.removeprefix("val_")] = value
+            prefix = next((prefix for prefix in _RUNS if name.startswith(prefix)), "")
+            runs.setdefault(_RUNS.get(prefix, "train"), {})[name.removeprefix(prefix)] = value
     return runs
 
 

@@ -26,6 +26,7 @@ def write_test_report(
     images: NDArray[np.uint8],
     labels: NDArray[np.int64],
     probabilities: NDArray[np.float32],
+    history: Sequence[Mapping[str, float]],
     class_names: Sequence[str],
     loss: float,
     step: int,
@@ -41,6 +42,7 @@ def write_test_report(
         images: uint8 [N, H, W, 1], 0 to 255: the test images.
         labels: int64 [N]: their classes, 0 to C-1.
         probabilities: float32 [N, C]: the model's softmax outputs for `images`, dropout off.
+        history: the rows of all epochs; what they record of the test images is drawn as curves.
         class_names: C names, in the order of the classes.
         loss: mean loss over the test images.
         step: the last epoch, counted from 0 as on the axes of the curves.
@@ -65,6 +67,10 @@ def write_test_report(
         writer = tf.summary.create_file_writer(str(folder))
         with writer.as_default(step):
             tf.summary.experimental.write_raw_pb(session_start.SerializeToString(), step=0)
+            for epoch, row in enumerate(history):
+                for name in ("loss", "accuracy"):
+                    if f"test_{name}" in row:
+                        tf.summary.scalar(f"epoch/{name}", row[f"test_{name}"], step=epoch)
             tf.summary.scalar("test/loss", loss)
             tf.summary.scalar("test/accuracy", np.mean(predicted == labels))
             tf.summary.image("test/confusion matrix", matrix[np.newaxis])

@@ -30,12 +30,23 @@ class Epochs:
         validation: Split,
         config: TrainConfig,
         placement: Placement,
+        recorded: Split | None = None,
     ) -> None:
-        """Prepare to train; `model` is compiled and its optimizer built, in the placement's scope."""
+        """Prepare to train.
+
+        Args:
+            model: compiled and its optimizer built, in the placement's scope.
+            training: the images to train on.
+            validation: those that select; there may be none.
+            config: the settings.
+            placement: where to train.
+            recorded: images to measure after every epoch, for the record only.
+        """
         self.model = model
         self.history: list[dict[str, float]] = []
         self._config = config
         self._validation = validation
+        self._recorded = recorded
         self._best: Arrays = {}
         self._stopped_of: int | None = None  # as in the state
         self._unsaved: TrainingState | None = None  # what an interruption at the end of an epoch saves
@@ -168,6 +179,9 @@ class Epochs:
             if not np.isfinite(measured["loss"]):
                 raise self._diverged(f"the validation loss became {measured['loss']}")
             row |= {"val_loss": measured["loss"], "val_accuracy": measured["accuracy"]}
+        if self._recorded is not None:
+            measured = loss_and_accuracy(self._predict(self._recorded.images), self._recorded.labels)
+            row |= {"test_loss": measured["loss"], "test_accuracy": measured["accuracy"]}
         row["learning_rate"] = float(np.asarray(self.model.optimizer.learning_rate))
         images = self._loop.steps * self._loop.batch_size
         row |= {"seconds": seconds, "images_per_second": images / seconds}

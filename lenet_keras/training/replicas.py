@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import tensorflow as tf
@@ -97,7 +98,7 @@ class SharedDropout(keras.layers.Dropout):  # type: ignore[misc]  # Keras ships 
 
     Keras's own draws the same mask in each replica. Here the numbers for a batch, in row order, are a stretch of
     Philox's stream (Salmon et al. 2011, "Parallel random numbers: as easy as 1, 2, 3"), and a replica starts where its
-    rows do. Inputs are [N, units], with the same N in each replica.
+    rows do. Inputs are [N, ...], with the same N in each replica.
     """
 
     def call(self, inputs: tf.Tensor, training: bool = False) -> tf.Tensor:
@@ -106,7 +107,8 @@ class SharedDropout(keras.layers.Dropout):  # type: ignore[misc]  # Keras ships 
             return inputs
         replica = tf.distribute.get_replica_context()
         rows_before = 0 if replica is None else replica.replica_id_in_sync_group * tf.shape(inputs)[0]
-        drawn = _uniform(self.seed_generator.next(), rows_before, tf.shape(inputs)[0], inputs.shape[1])
+        drawn = _uniform(self.seed_generator.next(), rows_before, tf.shape(inputs)[0], math.prod(inputs.shape[1:]))
+        drawn = tf.reshape(drawn, tf.shape(inputs))
         return tf.where(drawn >= self.rate, inputs / (1 - self.rate), tf.zeros_like(inputs))
 
 

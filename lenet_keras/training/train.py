@@ -53,7 +53,8 @@ def train(
 ) -> TrainResult:
     """Train a LeNet-5 variant, measure it once on every image, and leave the record in `run_dir`.
 
-    The test images are used once, after training. The state is saved at the end of every epoch, after every
+    The test images are used once, after training, unless `config.record_test` has them measured after every epoch; they
+    select nothing. The state is saved at the end of every epoch, after every
     `config.checkpoint_steps` steps within one, and when training is interrupted, so that little or nothing is lost.
 
     In a cluster (`lenet_keras.distribution.cluster.find_cluster`) every worker calls this with the same arguments. Only
@@ -126,7 +127,8 @@ def train(
         dataset = load(config.dataset, data_dir)
         training, validation = hold_out(dataset.train, config.held_out, config.seed)
         model = training_model(config, placement)
-        epochs = Epochs(model, training, validation, config, placement)
+        recorded = dataset.test if config.record_test else None
+        epochs = Epochs(model, training, validation, config, placement, recorded)
         if plan.state is not None:
             epochs.restore(plan.state)
         if plan.action == "resume":
@@ -251,12 +253,15 @@ def _finalize(
         "export": None,
     }
     if workers.is_chief:
+        probabilities = softmax(logits).astype("float32")
+        folder.write_predictions(dataset.test.labels, probabilities)
         write_test_report(
             folder.path,
             settings=config.shown(),
             images=dataset.test.images,
             labels=dataset.test.labels,
-            probabilities=softmax(logits).astype("float32"),
+            probabilities=probabilities,
+            history=epochs.history,
             class_names=dataset.spec.class_names,
             loss=test["loss"],
             step=len(epochs.history) - 1,

@@ -1,0 +1,94 @@
+"""The options for settings of a training, which `train` and `compare` share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import click
+from click.core import ParameterSource
+
+from lenet_keras.config import PRECISIONS, TrainConfig
+from lenet_keras.data.catalogue import DATASETS
+from lenet_keras.models import ACTIVATIONS, PLACEMENTS, POOLINGS
+
+_DEFAULT = TrainConfig()
+
+_OPTIONS = (
+    click.option(
+        "--dataset",
+        type=click.Choice(list(DATASETS)),
+        metavar="NAME",
+        default=_DEFAULT.dataset,
+        help="Dataset; see lenet-keras data.",
+    ),
+    click.option("--epochs", type=int, default=_DEFAULT.epochs, help="Epochs to train."),
+    click.option("--batch-size", type=int, default=_DEFAULT.batch_size, help="Images per step, across all devices."),
+    click.option("--learning-rate", type=float, default=_DEFAULT.learning_rate, help="Adam's learning rate."),
+    click.option(
+        "--weight-decay",
+        type=float,
+        default=_DEFAULT.weight_decay,
+        help="Coefficient of --reg weight_decay.",
+    ),
+    click.option(
+        "--dropout-rate", type=float, default=_DEFAULT.dropout_rate, help="Fraction dropped by --reg dropout."
+    ),
+    click.option(
+        "--dropout-layers",
+        type=click.Choice(list(PLACEMENTS)),
+        default=_DEFAULT.dropout_layers,
+        help="Layers of --reg dropout.",
+    ),
+    click.option(
+        "--batch-norm-layers",
+        type=click.Choice(list(PLACEMENTS)),
+        default=_DEFAULT.batch_norm_layers,
+        help="Layers of --reg batch_norm.",
+    ),
+    click.option(
+        "--activation", type=click.Choice(ACTIVATIONS), default=_DEFAULT.activation, help="Activation function."
+    ),
+    click.option("--pooling", type=click.Choice(POOLINGS), default=_DEFAULT.pooling, help="Pooling."),
+    click.option(
+        "--validation", type=int, help="Training images held out, 0 for none.  [default: 5000; 100 for a sample]"
+    ),
+    click.option(
+        "--early-stopping",
+        type=int,
+        metavar="PATIENCE",
+        help="Stop after this many epochs without a lower validation loss; keep the best weights.",
+    ),
+    click.option(
+        "--precision", type=click.Choice(PRECISIONS), default=_DEFAULT.precision, help="Keras's dtype policy."
+    ),
+    click.option("--xla", is_flag=True, help="Compile the computation of the gradients with XLA."),
+    click.option("--histograms", is_flag=True, help="Log histograms of the weights to TensorBoard."),
+)
+
+# Without their regularisation they would silently do nothing.
+_NEEDED = {
+    "weight_decay": "weight_decay",
+    "dropout_rate": "dropout",
+    "dropout_layers": "dropout",
+    "batch_norm_layers": "batch_norm",
+}
+
+
+def training_settings(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add the options to a command; their values are settings of `TrainConfig` of the same names."""
+    for option in reversed(_OPTIONS):
+        command = option(command)
+    return command
+
+
+def given(name: str) -> bool:
+    """Return whether the user has given the option of this parameter."""
+    return click.get_current_context().get_parameter_source(name) is ParameterSource.COMMANDLINE
+
+
+def reject_without_effect(regs: set[str]) -> None:
+    """Raise `click.UsageError` if an option was given for a regularisation that is not among `regs`."""
+    for name, needed in _NEEDED.items():
+        if given(name) and needed not in regs:
+            raise click.UsageError(f"--{name.replace('_', '-')} does nothing without --reg {needed}.")

@@ -1,0 +1,1 @@
+"""Comparing variants: trainings side by side, and what their results show."""

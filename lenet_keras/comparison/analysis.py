@@ -1,0 +1,268 @@
+"""From the results of all runs to what they show of each variant."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lenet_keras.comparison.plan import WITHOUT_EFFECT
+from lenet_keras.comparison.results import Result, check_comparable
+from lenet_keras.comparison.statistics import (
+    CalibrationBin,
+    Difference,
+    McNemar,
+    Spread,
+    calibration,
+    calibration_error,
+    detectable_difference,
+    holm,
+    mcnemar,
+    paired_difference,
+    spread,
+)
+
+PATIENCES = (3, 5, 10)  # epochs
+
+
+@dataclass(frozen=True)
+class EarlyStopping:
+    """What stopping would have saved and cost, had training ended `patience` epochs after the lowest validation loss.
+
+    Attributes:
+        patience: in epochs.
+        epochs: that would have been trained, the mean over seeds.
+        test_accuracy: at the epoch of the lowest validation loss less that after the last epoch, a fraction.
+    """
+
+    patience: int
+    epochs: float
+    test_accuracy: Spread
+
+
+@dataclass(frozen=True)
+class Versus:
+    """A variant compared with the baseline, on the seeds that both have.
+
+    Attributes:
+        test: the difference of test accuracies.
+        test_p_adjusted: its p-value, corrected over the variants; None with one seed.
+        gap: the difference of over-fit gaps.
+        detectable: the smallest true difference of test accuracies that would have been found; None with one seed.
+        seeds: those that both have.
+        images: for each of them, on which test images only one of the two is right (first: the variant); p-values
+            corrected over variants and seeds.
+    """
+
+    test: Difference
+    test_p_adjusted: float | None
+    gap: Difference
+    detectable: float | None
+    seeds: tuple[int, ...]
+    images: tuple[McNemar, ...]
+
+
+@dataclass(frozen=True)
+class Variant:
+    """What the runs of a variant show; accuracies are fractions, and each spread is over seeds.
+
+    Attributes:
+        name: its name.
+        settings: every setting, without the seed.
+        seeds: of its runs.
+        epochs: that were trained, the mean over seeds.
+        train_during: training accuracy as it accumulates in the last epoch, with dropout on.
+        train, test: accuracies measured after training; `validation` is None if nothing was held out.
+        gap: the over-fit gap, training less test accuracy, both measured after training.
+        test_loss: in nats.
+        converged: the epoch from which on the mean test accuracy stays at its final level (`converged_epoch`); None if
+            the runs did not record it.
+        early_stopping: for some patiences; empty unless validation loss and test accuracy were recorded.
+        class_accuracies: test accuracy of each class, the mean over seeds.
+        confusion: int [classes, classes], test images of all seeds by true (row) and predicted class.
+        calibration: of all seeds together.
+        calibration_error: the expected calibration error.
+        seconds: for a run, the mean.
+        versus: compared with the baseline; None for the baseline itself, and without a seed in common.
+    """
+
+    name: str
+    settings: Mapping[str, Any]
+    seeds: tuple[int, ...]
+    epochs: float
+    train_during: Spread
+    train: Spread
+    validation: Spread | None
+    test: Spread
+    gap: Spread
+    test_loss: Spread
+    converged: int | None
+    early_stopping: tuple[EarlyStopping, ...]
+    class_accuracies: tuple[float, ...]
+    confusion: tuple[tuple[int, ...], ...]
+    calibration: tuple[CalibrationBin, ...]
+    calibration_error: Spread
+    seconds: float
+    versus: Versus | None
+
+
+def analyse(results: Sequence[Result]) -> list[Variant]:
+    """Describe each variant, in the order in which they appear; the first is the baseline.
+
+    Raises:
+        InvalidArgument: the results cannot be compared.
+    """
+    check_comparable(results)
+    by_variant: dict[str, dict[int, Result]] = {}
+    for result in results:
+        by_variant.setdefault(result.variant, {})[result.config.seed] = result
+    baseline, *others = by_variant
+    versus = _versus(by_variant[baseline], {name: by_variant[name] for name in others})
+    return [_variant(name, list(runs.values()), versus.get(name)) for name, runs in by_variant.items()]
+
+
+def accuracy_gap(result: Result) -> float:
+    """Return the over-fit gap of a run: training less test accuracy, both measured after training."""
+    return float(result.metrics["train"]["accuracy"] - result.metrics["test"]["accuracy"])
+
+
+def curve(results: Sequence[Result], column: str) -> NDArray[np.float64] | None:
+    """Return a column of history.csv for each run, float64 [runs, epochs]: up to the end of the shortest run.
+
+    Returns:
+        None unless all runs recorded it.
+    """
+    epochs = min(len(result.history) for result in results)
+    rows = [[row.get(column) for row in result.history[:epochs]] for result in results]
+    if any(value is None for row in rows for value in row):
+        return None
+    return np.array(rows, np.float64)
+
+
+def converged_epoch(accuracies: NDArray[np.float64], images: int) -> int:
+    """Return the epoch, counted from 1, from which on a curve stays at its final level.
+
+    The final level is the mean of the last five epochs; a curve is there while it is no more than one standard error
+    of an accuracy on so many images below it. That is the one-standard-error rule of Breiman and others 1984,
+    "Classification and regression trees", section 3.4.3: smaller differences are noise of the test set.
+
+    >>> converged_epoch(np.array([0.5, 0.8, 0.899, 0.9, 0.9, 0.9, 0.9, 0.9]), images=10_000)
+    3
+
+    Args:
+        accuracies: the mean over seeds after each epoch, fractions [epochs].
+        images: how many test images there are.
+    """
+    level = accuracies[-5:].mean()
+    below = np.flatnonzero(accuracies < level - np.sqrt(level * (1 - level) / images))
+    return int(below[-1]) + 2 if len(below) else 1
+
+
+def stopping_epoch(losses: NDArray[np.float64], patience: int) -> tuple[int, int]:
+    """Return when early stopping ends a training, and the epoch that it returns to, both counted from 1.
+
+    >>> stopping_epoch(np.array([0.9, 0.5, 0.6, 0.7, 0.4]), patience=2)
+    (4, 2)
+
+    Args:
+        losses: on the validation images after each epoch, [epochs].
+        patience: how many epochs without a lower loss end it.
+    """
+    best = 0
+    for epoch, loss in enumerate(losses):
+        if loss < losses[best]:
+            best = epoch
+        elif epoch - best >= patience:
+            return epoch + 1, best + 1
+    return len(losses), best + 1
+
+
+def _versus(baseline: Mapping[int, Result], others: Mapping[str, Mapping[int, Result]]) -> dict[str, Versus]:
+    shared = {name: sorted(seed for seed in runs if seed in baseline) for name, runs in others.items()}
+    shared = {name: seeds for name, seeds in shared.items() if seeds}
+
+    def difference(name: str, measure: Any) -> Difference:
+        pairs = [(measure(others[name][seed]), measure(baseline[seed])) for seed in shared[name]]
+        return paired_difference(*zip(*pairs, strict=True))
+
+    tests = {name: difference(name, lambda run: run.metrics["test"]["accuracy"]) for name in shared}
+    tested = [name for name in shared if tests[name].p_value is not None]
+    adjusted = dict(zip(tested, holm([tests[name].p_value or 0.0 for name in tested]), strict=True))
+
+    images = [
+        (name, mcnemar(others[name][seed].is_correct, baseline[seed].is_correct))
+        for name, seeds in shared.items()
+        for seed in seeds
+    ]
+    images_adjusted = holm([found.p_value for _, found in images])
+    corrected = [(name, found._replace(p_value=p)) for (name, found), p in zip(images, images_adjusted, strict=True)]
+
+    def detectable(name: str) -> float | None:
+        seeds = shared[name]
+        if len(seeds) < 2:
+            return None
+        found = [
+            others[name][seed].metrics["test"]["accuracy"] - baseline[seed].metrics["test"]["accuracy"]
+            for seed in seeds
+        ]
+        return detectable_difference(float(np.std(found, ddof=1)), len(seeds), len(shared))
+
+    return {
+        name: Versus(
+            test=tests[name],
+            test_p_adjusted=adjusted.get(name),
+            gap=difference(name, accuracy_gap),
+            detectable=detectable(name),
+            seeds=tuple(shared[name]),
+            images=tuple(found for other, found in corrected if other == name),
+        )
+        for name in shared
+    }
+
+
+def _variant(name: str, runs: Sequence[Result], versus: Versus | None) -> Variant:
+    def over_seeds(split: str, measure: str = "accuracy") -> Spread:
+        return spread([run.metrics[split][measure] for run in runs])
+
+    test, losses = curve(runs, "test_accuracy"), curve(runs, "val_loss")
+    labels = runs[0].labels
+    classes = runs[0].probabilities.shape[1]
+    confusion = sum(
+        np.bincount(labels * classes + run.probabilities.argmax(axis=1), minlength=classes**2) for run in runs
+    )
+    confusion = np.reshape(confusion, (classes, classes))
+    bins = [calibration(labels, run.probabilities) for run in runs]
+    return Variant(
+        name=name,
+        settings={
+            key: value for key, value in runs[0].config.to_json().items() if key != "seed" and key not in WITHOUT_EFFECT
+        },
+        seeds=tuple(run.config.seed for run in runs),
+        epochs=float(np.mean([run.metrics["epochs"] for run in runs])),
+        train_during=spread([run.train_accuracy_during for run in runs]),
+        train=over_seeds("train"),
+        validation=over_seeds("validation") if all(run.metrics["validation"] for run in runs) else None,
+        test=over_seeds("test"),
+        gap=spread([accuracy_gap(run) for run in runs]),
+        test_loss=over_seeds("test", "loss"),
+        converged=None if test is None else converged_epoch(test.mean(axis=0), len(labels)),
+        early_stopping=() if test is None or losses is None else _early_stopping(losses, test),
+        class_accuracies=tuple((np.diag(confusion) / confusion.sum(axis=1)).tolist()),
+        confusion=tuple(map(tuple, confusion.tolist())),
+        calibration=tuple(calibration(np.tile(labels, len(runs)), np.concatenate([run.probabilities for run in runs]))),
+        calibration_error=spread([calibration_error(one) for one in bins]),
+        seconds=float(np.mean([run.seconds for run in runs])),
+        versus=versus,
+    )
+
+
+def _early_stopping(losses: NDArray[np.float64], test: NDArray[np.float64]) -> tuple[EarlyStopping, ...]:
+    found = []
+    for patience in PATIENCES:
+        stops = [stopping_epoch(row, patience) for row in losses]
+        cost = [row[best - 1] - row[-1] for row, (_, best) in zip(test, stops, strict=True)]
+        found.append(EarlyStopping(patience, float(np.mean([end for end, _ in stops])), spread(cost)))
+    return tuple(found)

@@ -1,0 +1,209 @@
+"""Whole comparisons on the sample, in real processes."""
+
+import csv
+import json
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from lenet_keras.comparison.compare import compare, compare_runs
+from lenet_keras.comparison.plan import plan_of
+from lenet_keras.errors import InvalidArgument, LenetKerasError, RunDamaged, RunUnfinished, SettingsDiffer
+from lenet_keras.runs import RunFolder
+
+FILES = {
+    "results.csv", "epochs.csv", "table.md", "summary.json", "report.html",
+    "convergence.png", "convergence.svg", "overlay.png", "overlay.svg", "runs",
+}  # fmt: skip
+SETTINGS = {"dataset": "fashion_mnist_sample", "epochs": 2, "learning_rate": 1e-3}
+PLAN = plan_of(["none", "weight_decay"], [0, 1], SETTINGS)
+ALONE = plan_of(["none"], [0, 1], SETTINGS)
+# Without times, which no two runs share, and paths.
+SAME = ("variant", "seed", "train_accuracy_during", "train_loss", "test_loss", "test_accuracy")
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    heard = []
+    out = tmp_path_factory.mktemp("comparison")
+    comparison = compare(PLAN, out, jobs=2, listener=heard.append)
+    return comparison, heard
+
+
+def rows(path):
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def measured(out):
+    return [{name: row[name] for name in SAME} for row in rows(out / "results.csv")]
+
+
+def test_it_leaves_every_file(finished):
+    assert {path.name for path in finished[0].path.iterdir()} == FILES
+
+
+def test_results_are_those_of_the_runs(finished):
+    out = finished[0].path
+    found = rows(out / "results.csv")
+
+    assert [(row["variant"], row["seed"]) for row in found] == [
+        ("none", "0"), ("weight_decay", "0"), ("none", "1"), ("weight_decay", "1"),
+    ]  # fmt: skip
+    for row in found:
+        run = RunFolder(Path(row["run"]))
+        metrics = run.read_metrics()
+        assert float(row["test_accuracy"]) == metrics["test"]["accuracy"]
+        assert float(row["train_accuracy"]) == metrics["train"]["accuracy"]
+        assert float(row["train_accuracy_during"]) == run.read_history()[-1]["accuracy"]
+    epochs = rows(out / "epochs.csv")
+    assert len(epochs) == 8
+    assert [row["test_accuracy"] for row in epochs[1::2]] == [row["test_accuracy"] for row in found]
+
+
+def test_progress_counts_down(finished):
+    heard = finished[1]
+
+    assert sum(one.is_finished for one in heard) == 4
+    assert heard[0].epochs_left == pytest.approx(8, abs=2)
+    assert heard[-1].epochs_left == 0
+    assert heard[-1].seconds_left == 0
+
+
+def test_the_summary_is_json_with_the_conclusions(finished):
+    summary = json.loads((finished[0].path / "summary.json").read_text(), parse_constant=pytest.fail)
+
+    assert [variant["name"] for variant in summary["variants"]] == ["none", "weight_decay"]
+    assert summary["variants"][1]["versus"]["seeds"] == [0, 1]
+    assert any("weight_decay" in sentence for sentence in summary["conclusions"])
+
+
+def test_the_report_needs_nothing_else(finished):
+    page = (finished[0].path / "report.html").read_text()
+
+    assert len(page) < 1_000_000
+    assert "<script" not in page
+    loaded = re.findall(r"(?:src|href)=\"([^\"]*)\"|url\(([^)]*)\)", page)
+    assert all(first.startswith(("#", "data:image/png;base64,")) or second.startswith("#") for first, second in loaded)
+
+
+def test_the_same_comparison_again_trains_nothing_and_says_the_same(finished):
+    out = finished[0].path
+    before = {path: path.read_bytes() for path in out.iterdir() if path.is_file()}
+
+    compare(PLAN, out, listener=pytest.fail)
+
+    assert {path: path.read_bytes() for path in before} == before
+
+
+def test_other_settings_are_refused_before_anything_is_trained(finished):
+    plan = plan_of(["none", "weight_decay"], [0, 1, 2], {**SETTINGS, "epochs": 3})
+
+    with pytest.raises(SettingsDiffer, match="epochs: 2, now 3"):
+        compare(plan, finished[0].path, listener=pytest.fail)
+
+    assert not (finished[0].path / "runs/none/2").exists()
+
+
+def test_a_killed_comparison_goes_on_and_ends_alike(finished, tmp_path):
+    command = ["compare", "--reg", "none", "--seeds", "2", "--dataset", SETTINGS["dataset"], "--epochs", "2"]
+    command += ["--learning-rate", "1e-3", "--jobs", "2", "--out", str(tmp_path)]
+    process = subprocess.Popen([sys.executable, "-m", "lenet_keras_cli", *command], stderr=subprocess.DEVNULL)
+    state = tmp_path / "runs/none/0/state.npz"
+    while not state.exists():  # the instant to kill it
+        assert process.poll() is None
+        time.sleep(0.01)
+    process.kill()
+    process.wait()
+
+    lock = RunFolder(tmp_path / "runs/none/0")
+    while True:  # its children end by themselves
+        try:
+            with lock.locked():
+                break
+        except LenetKerasError:
+            time.sleep(0.01)
+    compare(ALONE, tmp_path, jobs=2)
+
+    assert measured(tmp_path) == measured(finished[0].path)[::2]
+    alone = compare_runs([result.path for result in finished[0].results[::2]], tmp_path / "undisturbed")
+    assert (tmp_path / "table.md").read_text() == (alone.path / "table.md").read_text()
+
+
+def test_sigterm_ends_every_training(tmp_path):
+    command = ["compare", "--seeds", "1", "--dataset", SETTINGS["dataset"], "--epochs", "5000", "--jobs", "2"]
+    with subprocess.Popen(
+        [sys.executable, "-m", "lenet_keras_cli", *command, "--out", str(tmp_path)],
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        states = [tmp_path / "runs" / reg / "0/state.npz" for reg in ("none", "dropout")]
+        while not all(state.exists() for state in states):
+            assert process.poll() is None
+            time.sleep(0.01)
+        process.send_signal(signal.SIGTERM)
+        errors = process.communicate()[1]
+
+    assert process.returncode == 143
+    assert "Traceback" not in errors
+    for state in states:
+        with RunFolder(state.parent).locked():  # nobody trains there any more
+            pass
+
+
+def test_tasks_share_the_runs(finished, tmp_path):
+    assert compare(ALONE, tmp_path, task=(1, 2)) is None
+    assert sorted(path.name for path in tmp_path.glob("runs/none/*")) == ["0"]
+
+    compare(ALONE, tmp_path, task=(2, 2))
+
+    assert measured(tmp_path) == measured(finished[0].path)[::2]
+
+
+def test_a_training_that_fails_is_named(tmp_path):
+    plan = plan_of(["none"], [0], {**SETTINGS, "learning_rate": 1e30})
+
+    with pytest.raises(LenetKerasError, match=r"none, seed 0: .* became .* in epoch 1"):
+        compare(plan, tmp_path)
+
+    assert not (tmp_path / "results.csv").exists()
+
+
+def test_finished_runs_are_compared_wherever_they_are(finished, tmp_path):
+    paths = [result.path for result in finished[0].results]
+
+    found = compare_runs(paths, tmp_path / "again")
+
+    assert [variant.test for variant in found.variants] == [variant.test for variant in finished[0].variants]
+
+
+def test_an_unfinished_run_is_refused(finished, tmp_path):
+    folder = RunFolder(tmp_path / "unfinished")
+    folder.path.mkdir()
+    folder.write_config(finished[0].results[0].config, {})
+
+    with pytest.raises(RunUnfinished, match="is not finished"):
+        compare_runs([folder.path], tmp_path / "out")
+
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("name", ["history.csv", "test_predictions.npz"])
+def test_a_damaged_run_is_refused(finished, tmp_path, name):
+    copied = tmp_path / "run"
+    subprocess.run(["cp", "-r", finished[0].results[0].path, copied], check=True)
+    content = (copied / name).read_bytes()
+    (copied / name).write_bytes(content[: len(content) // 2])
+
+    with pytest.raises(RunDamaged, match=name):
+        compare_runs([copied], tmp_path / "out")
+
+
+def test_the_same_run_twice_is_refused(finished, tmp_path):
+    with pytest.raises(InvalidArgument, match="are both none with seed 0"):
+        compare_runs([finished[0].results[0].path] * 2, tmp_path / "out")
