@@ -3,14 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-import csv
-import io
-import json
 import os
-import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from types import NoneType
 from typing import Any
 
 import numpy as np
@@ -26,20 +21,18 @@ from lenet_keras.errors import (
     RunNotFound,
     RunUnfinished,
     excerpt,
-    first_line,
-    is_number,
 )
-from lenet_keras.files import (
-    check_unpacked_size,
-    is_own_lock,
-    is_temporary,
-    locked,
-    read_bounded,
-    remove_temporary,
-    replacing,
-    write_atomically,
-)
+from lenet_keras.files import is_own_lock, is_temporary, locked, remove_temporary, write_atomically
 from lenet_keras.paths import check_text, local_path
+from lenet_keras.records import (
+    history_csv,
+    read_history,
+    read_json,
+    read_metrics,
+    read_predictions,
+    write_json,
+    write_predictions,
+)
 
 PROGRAM = "lenet-keras"
 CONFIG_FORMAT = 1
@@ -52,35 +45,6 @@ _MEANINGLESS = frozenset(
     {"lost+found", ".gitkeep", ".keep", ".DS_Store", ".directory", "Thumbs.db", "desktop.ini", "@eaDir", ".snapshot",
      ".Trashes", ".fseventsd", ".Spotlight-V100", "System Volume Information", "$RECYCLE.BIN"}
 )  # fmt: skip
-_LARGEST_JSON = 2**20  # bytes; a run's are a few thousand
-_LARGEST_HISTORY = 2**24  # bytes; a row has some hundred
-_LARGEST_PREDICTIONS = 2**27  # bytes; those of EMNIST's largest test set have 30 million
-HISTORY_COLUMNS = (
-    "epoch",
-    "loss",
-    "accuracy",
-    "val_loss",
-    "val_accuracy",
-    "test_loss",
-    "test_accuracy",
-    "learning_rate",
-    "seconds",
-    "images_per_second",
-)
-METRICS: Mapping[str, tuple[type, ...]] = {
-    "dataset": (str,),
-    "reg": (str,),
-    "seed": (int,),
-    "train": (dict,),
-    "validation": (dict, NoneType),
-    "test": (dict,),
-    "epochs": (int,),
-    "best_epoch": (int, NoneType),
-    "parameters": (int,),
-    "export": (str, NoneType),
-}
-
-
 def default_run_dir(config: TrainConfig) -> Path:
     """Return `runs/<dataset>/<reg>/<seed>`, relative to the current folder.
 
@@ -229,7 +193,7 @@ class RunFolder:
 
     def write_config(self, config: TrainConfig, record: Mapping[str, Any]) -> None:
         """Write config.json."""
-        _write_json(
+        write_json(
             self.config_json, {"program": PROGRAM, "format": CONFIG_FORMAT, "settings": config.to_json(), **record}
         )
 
@@ -264,7 +228,7 @@ class RunFolder:
             cause = "config.json is not a file" if os.path.lexists(self.config_json) else "it has no config.json"
             raise RunNotFound(f"{self.path} is not a run folder: {cause}.")
         try:
-            content = _read_json(self.config_json)
+            content = read_json(self.config_json)
         except RunDamaged as error:
             raise RunNotFound(f"{self.path} is not known to be a run folder: {error}") from error
         if content.get("program") != PROGRAM or "format" not in content:
@@ -276,55 +240,20 @@ class RunFolder:
         write_atomically(self.history_csv, history_csv(rows))
 
     def read_history(self) -> list[dict[str, float | None]]:
-        """Read history.csv; None where a cell is empty.
-
-        Raises:
-            RunDamaged: it is missing, cannot be read, or holds no epoch.
-        """
-        try:
-            text = read_bounded(self.history_csv, _LARGEST_HISTORY).decode()
-            head, *lines = csv.reader(io.StringIO(text, newline=""))
-            rows = [
-                {name: float(cell) if cell else None for name, cell in zip(head, line, strict=True)} for line in lines
-            ]
-            if head != list(HISTORY_COLUMNS) or any(row["epoch"] is None for row in rows):
-                raise ValueError("a column is missing")
-        except OSError as error:
-            raise RunDamaged(f"{self.history_csv} cannot be read: {error.strerror}") from error
-        except (ValueError, csv.Error) as error:
-            raise RunDamaged(f"{self.history_csv} is damaged: {first_line(error)}") from error
-        if not rows:
-            raise RunDamaged(f"{self.history_csv} is damaged: it holds no epoch.")
-        return rows
+        """Read history.csv, as `lenet_keras.records.read_history` does."""
+        return read_history(self.history_csv)
 
     def write_predictions(self, labels: NDArray[np.int64], probabilities: NDArray[np.float32]) -> None:
         """Write test_predictions.npz: the classes [N] of the test images, and their probabilities [N, classes]."""
-        with replacing(self.test_predictions_npz) as temporary:
-            np.savez_compressed(temporary, labels=labels.astype(np.uint8), probabilities=probabilities)
+        write_predictions(self.test_predictions_npz, labels, probabilities)
 
     def read_predictions(self) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-        """Read test_predictions.npz: labels int64 [N] and probabilities float32 [N, classes].
-
-        Raises:
-            RunDamaged: it is missing, cannot be read, or does not hold both.
-        """
-        try:
-            content = io.BytesIO(read_bounded(self.test_predictions_npz, _LARGEST_PREDICTIONS))
-            with zipfile.ZipFile(content) as archive:
-                check_unpacked_size(archive, _LARGEST_PREDICTIONS)
-            with np.load(content, allow_pickle=False) as found:
-                labels, probabilities = found["labels"].astype(np.int64), found["probabilities"]
-        except Exception as error:  # damage raises OSError, ValueError, KeyError, BadZipFile, zlib.error
-            raise RunDamaged(f"{self.test_predictions_npz} cannot be read: {first_line(error)}") from error
-        if (labels.ndim, probabilities.ndim, len(labels)) != (1, 2, len(probabilities)) or not (
-            labels.size and probabilities.dtype == np.float32 and labels.max() < probabilities.shape[1]
-        ):
-            raise RunDamaged(f"{self.test_predictions_npz} is damaged: labels and probabilities do not fit together.")
-        return labels, probabilities
+        """Read test_predictions.npz, as `lenet_keras.records.read_predictions` does."""
+        return read_predictions(self.test_predictions_npz)
 
     def write_metrics(self, metrics: Mapping[str, Any]) -> None:
         """Write metrics.json."""
-        _write_json(self.metrics_json, metrics)
+        write_json(self.metrics_json, metrics)
 
     def read_metrics(self) -> dict[str, Any]:
         """Read metrics.json.
@@ -335,43 +264,4 @@ class RunFolder:
         """
         if not self.is_finished:
             raise RunUnfinished(f"{self.path} is not finished: it has no metrics.json.")
-        metrics = _read_json(self.metrics_json)
-        for name, types in METRICS.items():
-            if name not in metrics or not isinstance(metrics[name], types):
-                raise RunDamaged(f"{self.metrics_json} is damaged: {name} is missing or of the wrong type.")
-        for split in ("train", "validation", "test"):
-            if metrics[split] is not None and not all(_is_figure(metrics[split].get(x)) for x in ("loss", "accuracy")):
-                raise RunDamaged(f"{self.metrics_json} is damaged: {split} has no loss or no accuracy.")
-        return metrics
-
-
-def history_csv(rows: Sequence[Mapping[str, float]]) -> bytes:
-    """Return the content of history.csv: a row per epoch, columns `HISTORY_COLUMNS`, empty where not measured.
-
-    >>> history_csv([{"epoch": 1, "loss": 0.5}]).splitlines()[1]
-    b'1,0.5,,,,,,,,'
-    """
-    text = io.StringIO()
-    writer = csv.DictWriter(text, HISTORY_COLUMNS, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    return text.getvalue().encode()
-
-
-def _is_figure(value: object) -> bool:
-    # Any float: a model whose logits are too large for float32 has a loss of NaN.
-    return isinstance(value, float) or is_number(value)
-
-
-def _write_json(path: Path, content: Mapping[str, Any]) -> None:
-    write_atomically(path, (json.dumps(content, indent=2) + "\n").encode())
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(read_bounded(path, _LARGEST_JSON))
-    except (OSError, ValueError, RecursionError) as error:
-        raise RunDamaged(f"{path} cannot be read: {first_line(error)}") from error
-    if not isinstance(content, dict):
-        raise RunDamaged(f"{path} is damaged: expected a JSON object.")
-    return content
+        return read_metrics(self.metrics_json)

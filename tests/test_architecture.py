@@ -23,6 +23,7 @@ ROOMS = (
     "models",
     "data",
     "config",
+    "records",
     "runs",
     "checkpoint",
     "distribution",
@@ -31,6 +32,7 @@ ROOMS = (
     "inference",
     "training",
     "export",
+    "comparison",
 )
 DISTRIBUTIONS = {
     "PIL": "pillow",

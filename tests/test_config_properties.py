@@ -11,7 +11,8 @@ from lenet_keras.config import PRECISIONS, STRATEGIES, TrainConfig
 from lenet_keras.data.catalogue import DATASETS
 from lenet_keras.errors import LARGEST_INTEGER, LenetKerasError
 from lenet_keras.models import ACTIVATIONS, POOLINGS, REGULARISATIONS
-from lenet_keras.runs import METRICS, RunFolder
+from lenet_keras.records import METRICS
+from lenet_keras.runs import RunFolder
 from lenet_keras_cli.tables import metric_rows
 
 NAMES = tuple(TrainConfig().to_json())

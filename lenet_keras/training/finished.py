@@ -15,7 +15,8 @@ from lenet_keras.checkpoint import Arrays, StateDamaged, StateStore, TrainingSta
 from lenet_keras.config import TrainConfig
 from lenet_keras.errors import LenetKerasError, RunDamaged, SettingsDiffer
 from lenet_keras.files import replacing
-from lenet_keras.runs import RunFolder, history_csv
+from lenet_keras.records import history_csv
+from lenet_keras.runs import RunFolder
 from lenet_keras.training.replicas import plain_model
 
 logger = logging.getLogger(__name__)
@@ -53,6 +54,7 @@ def left_alone(folder: RunFolder, states: StateStore, config: TrainConfig, *, is
     own = own_settings(folder, config)
     try:
         metrics = folder.read_metrics()
+        folder.read_predictions()
     except RunDamaged as error:
         if is_locked:
             logger.warning("%s. The model is measured again.", str(error).rstrip("."))

@@ -25,7 +25,8 @@ from lenet_keras.errors import (
 )
 from lenet_keras.inference.measure import Predictor
 from lenet_keras.inference.run_model import load_run_model
-from lenet_keras.runs import HISTORY_COLUMNS, RunFolder
+from lenet_keras.records import HISTORY_COLUMNS
+from lenet_keras.runs import RunFolder
 from lenet_keras.training.replicas import plain_model
 
 from .comparison import assert_same_run, config, variables, without_times
