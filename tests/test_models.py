@@ -91,6 +91,20 @@ def test_without_weight_decay_there_is_no_penalty(variants):
     assert [reg for reg, model in variants.items() if model.losses] == ["weight_decay"]
 
 
+@pytest.mark.parametrize("layers", ["conv", "dense", "all"])
+def test_dropout_and_normalisation_sit_where_they_are_told_to(layers):
+    model = build_lenet5("dropout+batch_norm", dropout_layers=layers, batch_norm_layers=layers)
+    names = {layer.name for layer in model.layers}
+    kinds = {"conv": layers in ("conv", "all"), "dense": layers in ("dense", "all")}
+    for kind, after_weights, after_activation in (
+        ("conv", ("c1", "c3"), ("s2", "s4")),
+        ("dense", ("c5", "f6"), ("c5", "f6")),
+    ):
+        assert [f"{name}_norm" in names for name in after_weights] == [kinds[kind]] * 2
+        assert [f"{name}_dropout" in names for name in after_activation] == [kinds[kind]] * 2
+        assert [model.get_layer(name).use_bias for name in after_weights] == [not kinds[kind]] * 2
+
+
 def test_regularisations_combine_whatever_the_spelling():
     model = build_lenet5(["weight_decay", "dropout"])
     assert len(model.losses) == 5
@@ -104,10 +118,15 @@ def test_an_activation_after_max_pooling_equals_one_before_it(variants, images):
     np.testing.assert_array_equal(keras.Model(model.input, model.get_layer("s2_relu").output)(images), usual)
 
 
-@pytest.mark.parametrize(("pooling", "reduce"), [("max", np.max), ("average", np.mean)])
-def test_pooling(pooling, reduce, images):
+@pytest.mark.parametrize(
+    ("pooling", "pooled", "reduce"),
+    [("max", "c1", np.max), ("average", "c1_relu", np.mean)],  # an average of activations is no activation of averages
+)
+def test_pooling(pooling, pooled, reduce, images):
     model = build_lenet5(pooling=pooling, seed=0)
-    before, after = (np.array(keras.Model(model.input, model.get_layer(name).output)(images)) for name in ("c1", "s2"))
+    before, after = (
+        np.array(keras.Model(model.input, model.get_layer(name).output)(images)) for name in (pooled, "s2")
+    )
     np.testing.assert_allclose(after, reduce(before.reshape(4, 14, 2, 14, 2, 6), axis=(2, 4)), rtol=1e-4, atol=1e-5)
 
 
