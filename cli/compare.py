@@ -46,7 +46,7 @@ def _task(_ctx: click.Context, _param: click.Parameter, value: str) -> tuple[int
 @training_settings
 @click.option(
     "--config",
-    type=click.Path(dir_okay=False, path_type=Path),
+    type=options.FILE,
     metavar="FILE",
     help="TOML file with the settings of each variant; options replace what it says of all of them.",
 )

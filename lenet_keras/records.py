@@ -12,13 +12,14 @@ import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import NoneType
-from typing import Any
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import TYPE_CHECKING, Any
 
 from lenet_keras.errors import RunDamaged, first_line, is_number
 from lenet_keras.files import check_unpacked_size, read_bounded, replacing, write_atomically
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 _LARGEST_JSON = 2**20  # bytes; a run's are a few thousand
 _LARGEST_HISTORY = 2**24  # bytes; a row has some hundred
@@ -93,6 +94,7 @@ def read_history(path: Path) -> list[dict[str, float | None]]:
 def write_predictions(path: Path, labels: NDArray[np.int64], probabilities: NDArray[np.float32]) -> None:
     """Write the classes of the test images, [N] from 0 to 255, and a model's probabilities, [N, classes].
 
+    >>> import numpy as np
     >>> from tempfile import TemporaryDirectory
     >>> with TemporaryDirectory() as folder:
     ...     path = Path(folder, "test_predictions.npz")
@@ -103,6 +105,8 @@ def write_predictions(path: Path, labels: NDArray[np.int64], probabilities: NDAr
     Raises:
         OSError: the file cannot be written.
     """
+    import numpy as np
+
     with replacing(path) as temporary:
         np.savez_compressed(temporary, labels=labels.astype(np.uint8), probabilities=probabilities)
 
@@ -113,6 +117,8 @@ def read_predictions(path: Path) -> tuple[NDArray[np.int64], NDArray[np.float32]
     Raises:
         RunDamaged: it is missing, cannot be read, or does not hold both.
     """
+    import numpy as np
+
     try:
         content = io.BytesIO(read_bounded(path, _LARGEST_PREDICTIONS))
         with zipfile.ZipFile(content) as archive:

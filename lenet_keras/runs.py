@@ -6,10 +6,7 @@ import contextlib
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import TYPE_CHECKING, Any
 
 from lenet_keras.config import TrainConfig
 from lenet_keras.errors import (
@@ -34,6 +31,10 @@ from lenet_keras.records import (
     write_predictions,
 )
 
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
 PROGRAM = "lenet-keras"
 CONFIG_FORMAT = 1
 LOCK_NAME = ".lock"
@@ -45,6 +46,8 @@ _MEANINGLESS = frozenset(
     {"lost+found", ".gitkeep", ".keep", ".DS_Store", ".directory", "Thumbs.db", "desktop.ini", "@eaDir", ".snapshot",
      ".Trashes", ".fseventsd", ".Spotlight-V100", "System Volume Information", "$RECYCLE.BIN"}
 )  # fmt: skip
+
+
 def default_run_dir(config: TrainConfig) -> Path:
     """Return `runs/<dataset>/<reg>/<seed>`, relative to the current folder.
 

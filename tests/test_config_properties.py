@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from lenet_keras.config import PRECISIONS, STRATEGIES, TrainConfig
 from lenet_keras.data.catalogue import DATASETS
 from lenet_keras.errors import LARGEST_INTEGER, LenetKerasError
-from lenet_keras.models import ACTIVATIONS, POOLINGS, REGULARISATIONS
+from lenet_keras.models import ACTIVATIONS, PLACEMENTS, POOLINGS, REGULARISATIONS
 from lenet_keras.records import METRICS
 from lenet_keras.runs import RunFolder
 from lenet_keras_cli.tables import metric_rows
@@ -38,6 +38,8 @@ VALID = st.fixed_dictionaries(
         "activation": st.sampled_from(ACTIVATIONS),
         "pooling": st.sampled_from(POOLINGS),
         "dropout_rate": st.floats(0, 1, exclude_max=True),
+        "dropout_layers": st.sampled_from(sorted(PLACEMENTS)),
+        "batch_norm_layers": st.sampled_from(sorted(PLACEMENTS)),
         "weight_decay": st.floats(0, 1e30) | st.integers(0, 5),
         "learning_rate": st.floats(0, 1e30, exclude_min=True),
         "batch_size": st.integers(1, 100),
@@ -54,6 +56,7 @@ VALID = st.fixed_dictionaries(
         "xla": st.booleans(),
         "checkpoint_steps": st.none() | st.integers(1, LARGEST_INTEGER),
         "histograms": st.booleans(),
+        "record_test": st.booleans(),
     }
 )
 
@@ -63,6 +66,8 @@ WRONG = {
     "activation": st.text(max_size=8).filter(lambda name: name not in ACTIVATIONS),
     "pooling": st.text(max_size=8).filter(lambda name: name not in POOLINGS),
     "dropout_rate": st.floats(max_value=0, exclude_max=True) | st.floats(1) | st.just(float("nan")),
+    "dropout_layers": st.text(max_size=8).filter(lambda name: name not in PLACEMENTS) | st.just(["conv"]),
+    "batch_norm_layers": st.text(max_size=8).filter(lambda name: name not in PLACEMENTS) | st.integers(),
     "weight_decay": st.floats(max_value=0, exclude_max=True) | st.sampled_from([float("nan"), float("inf"), 10**400]),
     "learning_rate": st.floats(max_value=0) | st.sampled_from([float("nan"), float("inf"), 10**400, True]),
     "batch_size": st.integers(max_value=0) | st.integers(LARGEST_SET, 10**40) | st.just(1.0),
@@ -76,6 +81,7 @@ WRONG = {
     "xla": st.integers() | st.text(max_size=3),
     "checkpoint_steps": st.integers(max_value=0) | st.integers(LARGEST_INTEGER + 1),
     "histograms": st.integers() | st.text(max_size=3),
+    "record_test": st.integers() | st.text(max_size=3),
 }
 
 
