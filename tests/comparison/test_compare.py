@@ -20,19 +20,25 @@ FILES = {
     "results.csv", "epochs.csv", "table.md", "summary.json", "report.html",
     "convergence.png", "convergence.svg", "overlay.png", "overlay.svg", "runs",
 }  # fmt: skip
-SETTINGS = {"dataset": "fashion_mnist_sample", "epochs": 2, "learning_rate": 1e-3}
-PLAN = plan_of(["none", "weight_decay"], [0, 1], SETTINGS)
+SETTINGS = {"dataset": "fashion_mnist_sample", "epochs": 3, "learning_rate": 1e-3}  # those of --quick
+VARIANTS = ["none", "dropout", "batch_norm", "weight_decay"]
+PLAN = plan_of(VARIANTS, [0, 1], SETTINGS)
 ALONE = plan_of(["none"], [0, 1], SETTINGS)
 # Without times, which no two runs share, and paths.
 SAME = ("variant", "seed", "train_accuracy_during", "train_loss", "test_loss", "test_accuracy")
 
 
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory):
-    heard = []
+def quick(tmp_path_factory):
+    """The folder of `lenet-keras compare --quick`, and the process."""
     out = tmp_path_factory.mktemp("comparison")
-    comparison = compare(PLAN, out, jobs=2, listener=heard.append)
-    return comparison, heard
+    command = [sys.executable, "-m", "lenet_keras_cli", "compare", "--quick", "--out", out]
+    return out, subprocess.run(command, capture_output=True, text=True, check=True)
+
+
+@pytest.fixture(scope="module")
+def finished(quick):
+    return compare(PLAN, quick[0], listener=pytest.fail)
 
 
 def rows(path):
@@ -45,16 +51,14 @@ def measured(out):
 
 
 def test_it_leaves_every_file(finished):
-    assert {path.name for path in finished[0].path.iterdir()} == FILES
+    assert {path.name for path in finished.path.iterdir()} == FILES
 
 
 def test_results_are_those_of_the_runs(finished):
-    out = finished[0].path
+    out = finished.path
     found = rows(out / "results.csv")
 
-    assert [(row["variant"], row["seed"]) for row in found] == [
-        ("none", "0"), ("weight_decay", "0"), ("none", "1"), ("weight_decay", "1"),
-    ]  # fmt: skip
+    assert [(row["variant"], row["seed"]) for row in found] == [(name, seed) for seed in "01" for name in VARIANTS]
     for row in found:
         run = RunFolder(Path(row["run"]))
         metrics = run.read_metrics()
@@ -62,29 +66,31 @@ def test_results_are_those_of_the_runs(finished):
         assert float(row["train_accuracy"]) == metrics["train"]["accuracy"]
         assert float(row["train_accuracy_during"]) == run.read_history()[-1]["accuracy"]
     epochs = rows(out / "epochs.csv")
-    assert len(epochs) == 8
-    assert [row["test_accuracy"] for row in epochs[1::2]] == [row["test_accuracy"] for row in found]
+    assert len(epochs) == 24
+    assert [row["test_accuracy"] for row in epochs[2::3]] == [row["test_accuracy"] for row in found]
 
 
-def test_progress_counts_down(finished):
-    heard = finished[1]
+def test_the_command_shows_progress_the_table_and_the_conclusions(quick):
+    out, process = quick
+    lines = process.stderr.splitlines()
 
-    assert sum(one.is_finished for one in heard) == 4
-    assert heard[0].epochs_left == pytest.approx(8, abs=2)
-    assert heard[-1].epochs_left == 0
-    assert heard[-1].seconds_left == 0
+    assert [line.partition(":")[0] for line in lines[:8]] == [f"{number}/8" for number in range(1, 9)]
+    assert {line.split(": ")[1].rpartition(",")[0].partition(",")[0] for line in lines[:7]} <= set(VARIANTS)
+    assert re.search(r"^ none +2 +\d+\.\d\d ± ", process.stdout, re.MULTILINE)
+    assert "No difference in test accuracy" in process.stdout or "test accuracy than none" in process.stdout
+    assert process.stdout.endswith(f"report:  {out / 'report.html'}\n")
 
 
 def test_the_summary_is_json_with_the_conclusions(finished):
-    summary = json.loads((finished[0].path / "summary.json").read_text(), parse_constant=pytest.fail)
+    summary = json.loads((finished.path / "summary.json").read_text(), parse_constant=pytest.fail)
 
-    assert [variant["name"] for variant in summary["variants"]] == ["none", "weight_decay"]
+    assert [variant["name"] for variant in summary["variants"]] == VARIANTS
     assert summary["variants"][1]["versus"]["seeds"] == [0, 1]
     assert any("weight_decay" in sentence for sentence in summary["conclusions"])
 
 
 def test_the_report_needs_nothing_else(finished):
-    page = (finished[0].path / "report.html").read_text()
+    page = (finished.path / "report.html").read_text()
 
     assert len(page) < 1_000_000
     assert "<script" not in page
@@ -93,7 +99,7 @@ def test_the_report_needs_nothing_else(finished):
 
 
 def test_the_same_comparison_again_trains_nothing_and_says_the_same(finished):
-    out = finished[0].path
+    out = finished.path
     before = {path: path.read_bytes() for path in out.iterdir() if path.is_file()}
 
     compare(PLAN, out, listener=pytest.fail)
@@ -102,16 +108,16 @@ def test_the_same_comparison_again_trains_nothing_and_says_the_same(finished):
 
 
 def test_other_settings_are_refused_before_anything_is_trained(finished):
-    plan = plan_of(["none", "weight_decay"], [0, 1, 2], {**SETTINGS, "epochs": 3})
+    plan = plan_of(VARIANTS, [0, 1, 2], {**SETTINGS, "epochs": 4})
 
-    with pytest.raises(SettingsDiffer, match="epochs: 2, now 3"):
-        compare(plan, finished[0].path, listener=pytest.fail)
+    with pytest.raises(SettingsDiffer, match="epochs: 3, now 4"):
+        compare(plan, finished.path, listener=pytest.fail)
 
-    assert not (finished[0].path / "runs/none/2").exists()
+    assert not (finished.path / "runs/none/2").exists()
 
 
 def test_a_killed_comparison_goes_on_and_ends_alike(finished, tmp_path):
-    command = ["compare", "--reg", "none", "--seeds", "2", "--dataset", SETTINGS["dataset"], "--epochs", "2"]
+    command = ["compare", "--reg", "none", "--seeds", "2", "--dataset", SETTINGS["dataset"], "--epochs", "3"]
     command += ["--learning-rate", "1e-3", "--jobs", "2", "--out", str(tmp_path)]
     process = subprocess.Popen([sys.executable, "-m", "lenet_keras_cli", *command], stderr=subprocess.DEVNULL)
     state = tmp_path / "runs/none/0/state.npz"
@@ -130,8 +136,8 @@ def test_a_killed_comparison_goes_on_and_ends_alike(finished, tmp_path):
             time.sleep(0.01)
     compare(ALONE, tmp_path, jobs=2)
 
-    assert measured(tmp_path) == measured(finished[0].path)[::2]
-    alone = compare_runs([result.path for result in finished[0].results[::2]], tmp_path / "undisturbed")
+    assert measured(tmp_path) == measured(finished.path)[::4]
+    alone = compare_runs([result.path for result in finished.results[::4]], tmp_path / "undisturbed")
     assert (tmp_path / "table.md").read_text() == (alone.path / "table.md").read_text()
 
 
@@ -160,9 +166,13 @@ def test_tasks_share_the_runs(finished, tmp_path):
     assert compare(ALONE, tmp_path, task=(1, 2)) is None
     assert sorted(path.name for path in tmp_path.glob("runs/none/*")) == ["0"]
 
-    compare(ALONE, tmp_path, task=(2, 2))
+    heard = []
+    compare(ALONE, tmp_path, task=(2, 2), listener=heard.append)
 
-    assert measured(tmp_path) == measured(finished[0].path)[::2]
+    assert [one.is_finished for one in heard] == [False] * (len(heard) - 1) + [True]
+    assert heard[0].epochs_left > 2
+    assert (heard[-1].epochs_left, heard[-1].seconds_left) == (0, 0)
+    assert measured(tmp_path) == measured(finished.path)[::4]
 
 
 def test_a_training_that_fails_is_named(tmp_path):
@@ -175,17 +185,17 @@ def test_a_training_that_fails_is_named(tmp_path):
 
 
 def test_finished_runs_are_compared_wherever_they_are(finished, tmp_path):
-    paths = [result.path for result in finished[0].results]
+    paths = [result.path for result in finished.results]
 
     found = compare_runs(paths, tmp_path / "again")
 
-    assert [variant.test for variant in found.variants] == [variant.test for variant in finished[0].variants]
+    assert [variant.test for variant in found.variants] == [variant.test for variant in finished.variants]
 
 
 def test_an_unfinished_run_is_refused(finished, tmp_path):
     folder = RunFolder(tmp_path / "unfinished")
     folder.path.mkdir()
-    folder.write_config(finished[0].results[0].config, {})
+    folder.write_config(finished.results[0].config, {})
 
     with pytest.raises(RunUnfinished, match="is not finished"):
         compare_runs([folder.path], tmp_path / "out")
@@ -196,7 +206,7 @@ def test_an_unfinished_run_is_refused(finished, tmp_path):
 @pytest.mark.parametrize("name", ["history.csv", "test_predictions.npz"])
 def test_a_damaged_run_is_refused(finished, tmp_path, name):
     copied = tmp_path / "run"
-    subprocess.run(["cp", "-r", finished[0].results[0].path, copied], check=True)
+    subprocess.run(["cp", "-r", finished.results[0].path, copied], check=True)
     content = (copied / name).read_bytes()
     (copied / name).write_bytes(content[: len(content) // 2])
 
@@ -206,4 +216,4 @@ def test_a_damaged_run_is_refused(finished, tmp_path, name):
 
 def test_the_same_run_twice_is_refused(finished, tmp_path):
     with pytest.raises(InvalidArgument, match="are both none with seed 0"):
-        compare_runs([finished[0].results[0].path] * 2, tmp_path / "out")
+        compare_runs([finished.results[0].path] * 2, tmp_path / "out")
