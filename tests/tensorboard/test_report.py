@@ -18,7 +18,7 @@ NAMES = ["top", "trouser", "bag"]
 LABELS = np.array([0, 1, 2, 2])
 
 
-def write(run_dir, *, loss=0.5, labels=LABELS, right=3, **settings):
+def write(run_dir, *, loss=0.5, labels=LABELS, right=3, history=(), **settings):
     """Report on four images, of which the first `right` are classified correctly."""
     predicted = np.where(np.arange(len(LABELS)) < right, LABELS, (LABELS + 1) % 3)
     run_dir.mkdir(parents=True, exist_ok=True)
@@ -28,6 +28,7 @@ def write(run_dir, *, loss=0.5, labels=LABELS, right=3, **settings):
         images=np.arange(4 * 28 * 28, dtype=np.uint8).reshape(4, 28, 28, 1),
         labels=labels,
         probabilities=np.where(np.eye(3)[predicted], 0.8, 0.1).astype(np.float32),
+        history=history,
         class_names=NAMES,
         loss=loss,
         step=49,
@@ -51,6 +52,13 @@ def test_loss_and_accuracy(tmp_path, series):
     write(tmp_path, loss=0.5, right=3)
     assert series(tmp_path / "test", "test/loss") == [(49, 0.5)]
     assert series(tmp_path / "test", "test/accuracy") == [(49, 0.75)]
+
+
+def test_recorded_epochs_are_drawn_as_curves(tmp_path, series):
+    rows = [{"test_loss": 0.75, "test_accuracy": 0.5}, {"test_loss": 0.5, "test_accuracy": 0.75}]
+    write(tmp_path, history=rows)
+    assert series(tmp_path / "test", "epoch/accuracy") == [(0, 0.5), (1, 0.75)]
+    assert series(tmp_path / "test", "epoch/loss") == [(0, 0.75), (1, 0.5)]
 
 
 @pytest.mark.parametrize("tag", ["test/confusion matrix", "test/most confident mistakes"])

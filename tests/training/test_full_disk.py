@@ -101,7 +101,7 @@ def test_a_disk_without_any_room_is_named(small_disk):
     assert failed.value.filename == str(disk / "run" / ".lock")
 
 
-@pytest.mark.parametrize(("kilobytes_left", "name"), [(0, "test"), (400, "model.keras")])
+@pytest.mark.parametrize(("kilobytes_left", "name"), [(0, "test_predictions.npz"), (400, "model.keras")])
 def test_a_disk_that_is_full_after_the_last_epoch_keeps_the_training(small_disk, whole, kilobytes_left, name):
     disk = small_disk("size=8m")
 
@@ -184,7 +184,7 @@ def test_a_folder_that_vanishes_after_the_last_epoch_is_not_created_again(tmp_pa
     run_dir = tmp_path / "runs" / "run"
     with pytest.raises(FileNotFoundError) as failed:
         train(config(), run_dir, callbacks=[At(lambda: shutil.rmtree(run_dir))])
-    assert failed.value.filename == str(run_dir / "test")
+    assert failed.value.filename == str(run_dir / "test_predictions.npz")
     assert not run_dir.exists()
 
 

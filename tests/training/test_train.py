@@ -23,7 +23,7 @@ from lenet_keras.errors import (
     RunNotFound,
     SettingsDiffer,
 )
-from lenet_keras.inference.measure import Predictor
+from lenet_keras.inference.measure import Predictor, softmax
 from lenet_keras.inference.run_model import load_run_model
 from lenet_keras.records import HISTORY_COLUMNS
 from lenet_keras.runs import RunFolder
@@ -63,7 +63,7 @@ def test_the_run_folder_holds_the_record(sample_run):
     folder = RunFolder(sample_run)
     assert sorted(path.name for path in sample_run.iterdir()) == [
         ".lock", "config.json", "history.csv", "metrics.json", "model.keras", "state.npz", "state.previous.npz",
-        "test", "train", "validation",
+        "test", "test_predictions.npz", "train", "validation",
     ]  # fmt: skip
     record = folder.read_record()
     assert record["settings"]["seed"] == 7
@@ -193,6 +193,25 @@ def test_resuming_a_finished_run_says_so_and_does_nothing(tmp_path, sample_run, 
         assert times(run_dir) == before
 
 
+def test_test_images_are_recorded_on_request_and_change_nothing(tmp_path, sample_run):
+    train(replace(RunFolder(sample_run).read_config(), record_test=True), tmp_path)
+    ours, theirs = RunFolder(tmp_path), RunFolder(sample_run)
+    recorded = [(row["test_loss"], row["test_accuracy"]) for row in ours.read_history()]
+    assert recorded[-1] == tuple(ours.read_metrics()["test"].values())
+    assert [row["test_accuracy"] for row in theirs.read_history()] == [None] * 3
+    assert [row["val_loss"] for row in ours.read_history()] == [row["val_loss"] for row in theirs.read_history()]
+
+
+def test_the_predictions_for_the_test_images_are_kept(sample_run):
+    folder = RunFolder(sample_run)
+    labels, probabilities = folder.read_predictions()
+    dataset = load("fashion_mnist_sample")
+    np.testing.assert_array_equal(labels, dataset.test.labels)
+    assert np.mean(probabilities.argmax(axis=1) == labels) == folder.read_metrics()["test"]["accuracy"]
+    logits = Predictor(load_run_model(folder))(dataset.test.images)
+    np.testing.assert_allclose(probabilities, softmax(logits), atol=1e-6)
+
+
 def cut(path):
     path.write_bytes(path.read_bytes()[:-100])
 
@@ -222,12 +241,19 @@ def test_a_finished_run_is_restored_from_its_state(tmp_path, sample_run, caplog,
     assert {path: path.stat().st_mtime_ns for path in others} == others
 
 
-@pytest.mark.parametrize("damage", [cut, lambda path: path.write_text(path.read_text().replace(': "none"', ': "x"'))])
-def test_damaged_metrics_are_measured_again(tmp_path, sample_run, caplog, damage):
+@pytest.mark.parametrize(
+    ("name", "damage"),
+    [
+        ("metrics.json", cut),
+        ("metrics.json", lambda path: path.write_text(path.read_text().replace(': "none"', ': "x"'))),
+        ("test_predictions.npz", cut),
+    ],
+)
+def test_damaged_metrics_are_measured_again(tmp_path, sample_run, caplog, name, damage):
     run_dir = shutil.copytree(sample_run, tmp_path / "run")
-    damage(run_dir / "metrics.json")
+    damage(run_dir / name)
     resumed(run_dir)
-    assert sum("metrics.json" in line and "measured again" in line for line in caplog.messages) == 1
+    assert sum(name in line and "measured again" in line for line in caplog.messages) == 1
     assert_same_run(run_dir, sample_run)
 
 
