@@ -34,17 +34,21 @@ def draw_convergence(results: Sequence[Result], test_column: str = "test_accurac
     names = list(dict.fromkeys(result.variant for result in results))
     rows = -(-len(names) // 2)
     figure = Figure(figsize=(9, 0.6 + 3 * rows), layout="constrained")
-    panels = figure.subplots(rows, min(2, len(names)), sharex=True, sharey=True, squeeze=False).flat
+    panels = list(figure.subplots(rows, min(2, len(names)), sharex=True, sharey=True, squeeze=False).flat)
     for panel, name in zip(panels, names, strict=False):
         runs = [result for result in results if result.variant == name]
         _curve(panel, runs, "accuracy", "train, during the epoch", COLOURS[0], "-")
         _curve(panel, runs, test_column, _called(test_column), COLOURS[1], "--")
         panel.set_title(f"{name}, {len(runs)} seed{'s' if len(runs) > 1 else ''}", fontsize=11)
-    for panel in list(panels)[len(names) :]:
+    for panel in panels[len(names) :]:
         panel.remove()
     first = figure.axes[0]
     figure.legend(*first.get_legend_handles_labels(), loc="outside lower center", ncols=2, frameon=False)
     _finish(figure, results, ("accuracy", test_column))
+    if len(panels) > len(names) > 1:  # nothing is below this one
+        above = panels[len(names) - 2]
+        above.tick_params(labelbottom=True)
+        above.set_xlabel("epoch")
     return figure
 
 
