@@ -16,7 +16,8 @@ from lenet_keras.data.catalogue import SAMPLE_DATASET
 from lenet_keras.models import REGULARISATIONS
 
 from . import options
-from .settings import given, reject_without_effect, training_settings
+from .options import given
+from .settings import reject_without_effect, training_settings
 
 if TYPE_CHECKING:
     from lenet_keras.comparison.compare import Comparison, Progress
@@ -91,8 +92,7 @@ def command(
         raise click.UsageError("--from needs the folders of finished runs: lenet-keras compare --from RUN...")
     if from_runs:
         for name in ("reg", "seeds", "first_seed", "config", "jobs", "task", "quick", "dry_run", *settings):
-            if given(name):
-                raise click.UsageError(f"--{name.replace('_', '-')} does nothing with --from: nothing is trained.")
+            options.reject_given(name, "with --from: nothing is trained")
         found = library.compare_runs(runs, out or Path("comparisons", "from-runs"), data_dir=data_dir)
         _show(found, as_json)
         return
@@ -121,7 +121,7 @@ def _plan(
     numbers = list(range(first_seed, first_seed + seeds))
     if config is None:
         reject_without_effect({part for one in reg for part in one.split("+")})
-        return plan_of(reg, numbers, {"record_test": True, **chosen})
+        return plan_of(reg, numbers, chosen)
     if given("reg"):
         raise click.UsageError("--reg and --config are mutually exclusive: the file names the variants.")
     return read_plan(config, chosen, numbers if given("seeds") or given("first_seed") or quick else None)
@@ -202,12 +202,12 @@ def _show(comparison: Comparison, as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps(comparison.summary(), indent=2))
         return
-    from lenet_keras.comparison.wording import CAPTION, table_rows
+    from lenet_keras.comparison.wording import CAPTION, conclusions, table_rows
 
     from .tables import show_table
 
     head, rows = table_rows(comparison.variants)
     show_table(f"LeNet-5 on {comparison.results[0].config.dataset}", head, rows, head[1:])
-    for paragraph in (CAPTION, *comparison.summary()["conclusions"]):
+    for paragraph in (CAPTION, *conclusions(comparison.variants, len(comparison.results[0].labels))):
         click.echo(f"{click.wrap_text(paragraph, width=100)}\n")
     click.echo(f"report:  {comparison.path / 'report.html'}")

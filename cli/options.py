@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+from click.core import ParameterSource
 
 from lenet_keras.errors import InvalidArgument
 from lenet_keras.paths import local_path
@@ -46,3 +47,14 @@ verbose = click.option("--verbose", is_flag=True, help="Show TensorFlow's own lo
 def notice(line: str) -> None:
     """Show a line on stderr."""
     click.echo(line, err=True)
+
+
+def given(name: str) -> bool:
+    """Return whether the user has given the option of this parameter."""
+    return click.get_current_context().get_parameter_source(name) is ParameterSource.COMMANDLINE
+
+
+def reject_given(name: str, why: str) -> None:
+    """Raise `click.UsageError` if the user has given the option of this parameter; `why` says when it does nothing."""
+    if given(name):
+        raise click.UsageError(f"--{name.replace('_', '-')} does nothing {why}.")

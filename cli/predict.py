@@ -6,7 +6,6 @@ import json
 from pathlib import Path
 
 import click
-from click.core import ParameterSource
 
 from . import options
 
@@ -24,9 +23,7 @@ from . import options
 @options.export_dir
 @options.as_json
 @options.verbose
-@click.pass_context
 def command(
-    ctx: click.Context,
     images: tuple[Path, ...],
     model: Path | None,
     url: str | None,
@@ -40,12 +37,10 @@ def command(
 
     Uses a run, an exported model or, with --url, a TensorFlow Serving that is running or starting up.
     """
-    if model is not None and ctx.get_parameter_source("export_dir") is ParameterSource.COMMANDLINE and url is None:
-        raise click.UsageError("--export-dir does nothing with --model.")
+    if model is not None and url is None:
+        options.reject_given("export_dir", "with --model")
     for name in ("wait",) if url is None else ("model", "export_dir"):
-        if ctx.get_parameter_source(name) is ParameterSource.COMMANDLINE:
-            option = f"--{name.replace('_', '-')}"
-            raise click.UsageError(f"{option} does nothing {'without' if url is None else 'with'} --url.")
+        options.reject_given(name, "without --url" if url is None else "with --url")
     from lenet_keras import runtime
 
     if url is None or url.startswith("grpc:"):  # gRPC's messages are TensorFlow's

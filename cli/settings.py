@@ -6,11 +6,12 @@ from collections.abc import Callable
 from typing import Any
 
 import click
-from click.core import ParameterSource
 
 from lenet_keras.config import PRECISIONS, TrainConfig
 from lenet_keras.data.catalogue import DATASETS
 from lenet_keras.models import ACTIVATIONS, PLACEMENTS, POOLINGS
+
+from .options import reject_given
 
 _DEFAULT = TrainConfig()
 
@@ -82,13 +83,8 @@ def training_settings(command: Callable[..., Any]) -> Callable[..., Any]:
     return command
 
 
-def given(name: str) -> bool:
-    """Return whether the user has given the option of this parameter."""
-    return click.get_current_context().get_parameter_source(name) is ParameterSource.COMMANDLINE
-
-
 def reject_without_effect(regs: set[str]) -> None:
     """Raise `click.UsageError` if an option was given for a regularisation that is not among `regs`."""
     for name, needed in _NEEDED.items():
-        if given(name) and needed not in regs:
-            raise click.UsageError(f"--{name.replace('_', '-')} does nothing without --reg {needed}.")
+        if needed not in regs:
+            reject_given(name, f"without --reg {needed}")

@@ -21,7 +21,7 @@ from lenet_keras.serving.config import check_export, model_name
 
 from . import options
 from .interruption import interruption
-from .settings import given, reject_without_effect, training_settings
+from .settings import reject_without_effect, training_settings
 
 if TYPE_CHECKING:
     from lenet_keras.runs import RunFolder
@@ -90,8 +90,8 @@ def command(
     if resume and overwrite:
         raise click.UsageError("--resume and --overwrite are mutually exclusive.")
     reject_without_effect(set(reg))
-    if no_export and given("export_dir"):
-        raise click.UsageError("--export-dir does nothing with --no-export.")
+    if no_export:
+        options.reject_given("export_dir", "with --no-export")
     config = TrainConfig(reg=reg_name(reg), **settings)
     if workers and config.strategy not in ("auto", "multi_worker"):
         raise click.UsageError(f"--workers cannot be combined with --strategy {config.strategy}, for a single process.")

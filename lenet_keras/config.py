@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,9 +29,11 @@ LARGEST_SEED = 2**32 - 1
 _DEVICE = re.compile(r"(CPU|GPU):(\d{1,3})", re.IGNORECASE)
 _LARGEST_DEVICE = 255
 
-# What may change when a run is resumed: its length, how often it is saved, what TensorBoard shows, and the devices
-# that train it. Anything else would make it a different run.
-CHANGEABLE = frozenset({"epochs", "checkpoint_steps", "histograms", "strategy", "devices"})
+# How often a run is saved, what TensorBoard shows, and the devices that train it: apart from round-off, no result
+# depends on them.
+WITHOUT_EFFECT = frozenset({"checkpoint_steps", "histograms", "strategy", "devices"})
+# What may change when a run is resumed: these, and its length. Anything else would make it a different run.
+CHANGEABLE = WITHOUT_EFFECT | {"epochs"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -169,13 +171,16 @@ class TrainConfig:
                 raise InvalidArgument(f"unknown setting {excerpt(name)}: written by another version of lenet-keras?")
         return cls(**settings)
 
-    def differences(self, other: TrainConfig) -> list[str]:
-        """List the settings that prevent `other` from resuming this run, each as "learning_rate: 0.0001, now 0.001"."""
+    def differences(self, other: TrainConfig, ignored: Container[str] = CHANGEABLE) -> list[str]:
+        """List the settings in which `other` differs, each as "learning_rate: 0.0001, now 0.001".
+
+        By default they are those that prevent `other` from resuming this run.
+        """
         ours, theirs = self.shown(), other.shown()
         return [
             f"{name}: {ours[name]}, now {theirs[name]}"
             for name in ours
-            if name not in CHANGEABLE and ours[name] != theirs[name]
+            if name not in ignored and ours[name] != theirs[name]
         ]
 
 

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from lenet_keras.comparison.plan import WITHOUT_EFFECT
-from lenet_keras.comparison.results import Result, check_comparable
+from lenet_keras.comparison.results import Result, by_variant, check_comparable
 from lenet_keras.comparison.statistics import (
     CalibrationBin,
     Difference,
@@ -24,6 +23,8 @@ from lenet_keras.comparison.statistics import (
     paired_difference,
     spread,
 )
+from lenet_keras.config import WITHOUT_EFFECT
+from lenet_keras.tensorboard.figures import confusion_matrix
 
 PATIENCES = (3, 5, 10)  # epochs
 
@@ -116,12 +117,10 @@ def analyse(results: Sequence[Result]) -> list[Variant]:
         InvalidArgument: the results cannot be compared.
     """
     check_comparable(results)
-    by_variant: dict[str, dict[int, Result]] = {}
-    for result in results:
-        by_variant.setdefault(result.variant, {})[result.config.seed] = result
-    baseline, *others = by_variant
-    versus = _versus(by_variant[baseline], {name: by_variant[name] for name in others})
-    return [_variant(name, list(runs.values()), versus.get(name)) for name, runs in by_variant.items()]
+    variants = by_variant(results)
+    baseline, *others = ({run.config.seed: run for run in runs} for runs in variants.values())
+    versus = _versus(baseline, dict(zip(list(variants)[1:], others, strict=True)))
+    return [_variant(name, runs, versus.get(name)) for name, runs in variants.items()]
 
 
 def accuracy_gap(result: Result) -> float:
@@ -184,11 +183,12 @@ def _versus(baseline: Mapping[int, Result], others: Mapping[str, Mapping[int, Re
     shared = {name: sorted(seed for seed in runs if seed in baseline) for name, runs in others.items()}
     shared = {name: seeds for name, seeds in shared.items() if seeds}
 
-    def difference(name: str, measure: Any) -> Difference:
-        pairs = [(measure(others[name][seed]), measure(baseline[seed])) for seed in shared[name]]
-        return paired_difference(*zip(*pairs, strict=True))
+    def paired(name: str, measure: Callable[[Result], float]) -> NDArray[np.float64]:
+        # Of the variant (row 0) and the baseline (row 1), a column for each seed.
+        return np.array([[measure(runs[seed]) for seed in shared[name]] for runs in (others[name], baseline)])
 
-    tests = {name: difference(name, lambda run: run.metrics["test"]["accuracy"]) for name in shared}
+    accuracies = {name: paired(name, lambda run: float(run.metrics["test"]["accuracy"])) for name in shared}
+    tests = {name: paired_difference(*pairs) for name, pairs in accuracies.items()}
     tested = [name for name in shared if tests[name].p_value is not None]
     adjusted = dict(zip(tested, holm([tests[name].p_value or 0.0 for name in tested]), strict=True))
 
@@ -201,20 +201,16 @@ def _versus(baseline: Mapping[int, Result], others: Mapping[str, Mapping[int, Re
     corrected = [(name, found._replace(p_value=p)) for (name, found), p in zip(images, images_adjusted, strict=True)]
 
     def detectable(name: str) -> float | None:
-        seeds = shared[name]
-        if len(seeds) < 2:
+        differences = accuracies[name][0] - accuracies[name][1]
+        if len(differences) < 2:
             return None
-        found = [
-            others[name][seed].metrics["test"]["accuracy"] - baseline[seed].metrics["test"]["accuracy"]
-            for seed in seeds
-        ]
-        return detectable_difference(float(np.std(found, ddof=1)), len(seeds), len(shared))
+        return detectable_difference(float(differences.std(ddof=1)), len(differences), len(shared))
 
     return {
         name: Versus(
             test=tests[name],
             test_p_adjusted=adjusted.get(name),
-            gap=difference(name, accuracy_gap),
+            gap=paired_difference(*paired(name, accuracy_gap)),
             detectable=detectable(name),
             seeds=tuple(shared[name]),
             images=tuple(found for other, found in corrected if other == name),
@@ -230,10 +226,7 @@ def _variant(name: str, runs: Sequence[Result], versus: Versus | None) -> Varian
     test, losses = curve(runs, "test_accuracy"), curve(runs, "val_loss")
     labels = runs[0].labels
     classes = runs[0].probabilities.shape[1]
-    confusion = sum(
-        np.bincount(labels * classes + run.probabilities.argmax(axis=1), minlength=classes**2) for run in runs
-    )
-    confusion = np.reshape(confusion, (classes, classes))
+    confusion = np.sum([confusion_matrix(labels, run.probabilities.argmax(axis=1), classes) for run in runs], axis=0)
     bins = [calibration(labels, run.probabilities) for run in runs]
     return Variant(
         name=name,

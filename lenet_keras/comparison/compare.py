@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from lenet_keras.comparison.analysis import Variant, analyse
-from lenet_keras.comparison.figures import draw_convergence, draw_overlay, save
+from lenet_keras.comparison.figures import as_svg, draw_convergence, draw_overlay, save_png
 from lenet_keras.comparison.jobs import places_for, train_side_by_side
 from lenet_keras.comparison.pace import Pace, known_pace, measured_pace, seconds_for
 from lenet_keras.comparison.plan import Plan, PlannedRun
@@ -125,11 +125,12 @@ def expected_seconds(plan: Plan, out: Path, *, data_dir: Path | None = None, job
 
     Arguments and errors are those of `compare`.
     """
-    runs = [run for run in plan.runs(out / RUNS) if not run.is_finished()]
+    planned = plan.runs(out / RUNS)
+    runs = [run for run in planned if not run.is_finished()]
     if not runs:
         return 0.0
     places = places_for(jobs)[: len(runs)]
-    pace = known_pace(plan.runs(out / RUNS))
+    pace = known_pace(planned)
     unknown = [run for run in runs if run.variant not in pace]
     if unknown:
         logger.info("measuring the time of an epoch of each variant")
@@ -174,13 +175,13 @@ def write_comparison(results: Sequence[Result], out: Path, *, data_dir: Path | N
     write_atomically(out / "table.md", markdown_table(variants).encode())
     write_atomically(out / "summary.json", (json.dumps(comparison.summary(), indent=2) + "\n").encode())
     column = "test_accuracy" if results[0].history[0].get("test_accuracy") is not None else "val_accuracy"
-    for name, figure in (
-        ("convergence", draw_convergence(results, column)),
-        ("overlay", draw_overlay(results, column)),
-    ):
-        save(figure, out / f"{name}.png")
-        save(figure, out / f"{name}.svg")
-    write_atomically(out / "report.html", html_report(results, variants, images).encode())
+    curves = {}
+    for name, draw in (("convergence", draw_convergence), ("overlay", draw_overlay)):
+        figure = draw(results, column)
+        save_png(figure, out / f"{name}.png")
+        curves[name] = as_svg(figure)
+        write_atomically(out / f"{name}.svg", curves[name].encode())
+    write_atomically(out / "report.html", html_report(results, variants, images, curves).encode())
     return comparison
 
 

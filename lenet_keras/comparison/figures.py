@@ -15,8 +15,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from lenet_keras.comparison.analysis import Variant, curve
-from lenet_keras.comparison.results import Result
-from lenet_keras.files import replacing, write_atomically
+from lenet_keras.comparison.results import Result, by_variant
+from lenet_keras.files import replacing
 
 # M. Okabe and K. Ito, "Color Universal Design" (2008): distinct for the colour-blind. Line styles and markers repeat
 # what the colours say.
@@ -31,22 +31,21 @@ def draw_convergence(results: Sequence[Result], test_column: str = "test_accurac
         results: finished runs.
         test_column: of history.csv, "test_accuracy" or "val_accuracy".
     """
-    names = list(dict.fromkeys(result.variant for result in results))
-    rows = -(-len(names) // 2)
+    variants = by_variant(results)
+    rows = -(-len(variants) // 2)
     figure = Figure(figsize=(9, 0.6 + 3 * rows), layout="constrained")
-    panels = list(figure.subplots(rows, min(2, len(names)), sharex=True, sharey=True, squeeze=False).flat)
-    for panel, name in zip(panels, names, strict=False):
-        runs = [result for result in results if result.variant == name]
+    panels = list(figure.subplots(rows, min(2, len(variants)), sharex=True, sharey=True, squeeze=False).flat)
+    for panel, (name, runs) in zip(panels, variants.items(), strict=False):
         _curve(panel, runs, "accuracy", "train, during the epoch", COLOURS[0], "-")
         _curve(panel, runs, test_column, _called(test_column), COLOURS[1], "--")
         panel.set_title(f"{name}, {len(runs)} seed{'s' if len(runs) > 1 else ''}", fontsize=11)
-    for panel in panels[len(names) :]:
+    for panel in panels[len(variants) :]:
         panel.remove()
     first = figure.axes[0]
     figure.legend(*first.get_legend_handles_labels(), loc="outside lower center", ncols=2, frameon=False)
     _finish(figure, results, ("accuracy", test_column))
-    if len(panels) > len(names) > 1:  # nothing is below this one
-        above = panels[len(names) - 2]
+    if len(panels) > len(variants) > 1:  # nothing is below this one
+        above = panels[len(variants) - 2]
         above.tick_params(labelbottom=True)
         above.set_xlabel("epoch")
     return figure
@@ -54,11 +53,9 @@ def draw_convergence(results: Sequence[Result], test_column: str = "test_accurac
 
 def draw_overlay(results: Sequence[Result], column: str = "test_accuracy") -> Figure:
     """Draw one curve by epoch for each variant in one panel; arguments are those of `draw_convergence`."""
-    names = list(dict.fromkeys(result.variant for result in results))
     figure = Figure(figsize=(9, 4.5), layout="constrained")
     panel = figure.subplots()
-    for index, name in enumerate(names):
-        runs = [result for result in results if result.variant == name]
+    for index, (name, runs) in enumerate(by_variant(results).items()):
         _curve(panel, runs, column, name, COLOURS[index % len(COLOURS)], _STYLES[index % len(_STYLES)])
     panel.legend(loc="lower right", frameon=False)
     panel.set_title(f"{_called(column)} accuracy", fontsize=11)
@@ -88,15 +85,12 @@ def draw_calibration(variants: Sequence[Variant]) -> Figure:
     return figure
 
 
-def save(figure: Figure, path: Path) -> None:
-    """Write a figure as PNG or SVG, as the suffix says.
+def save_png(figure: Figure, path: Path) -> None:
+    """Write a figure as a PNG file.
 
     Raises:
         OSError: the file cannot be written.
     """
-    if path.suffix == ".svg":
-        write_atomically(path, as_svg(figure).encode())
-        return
     with replacing(path) as temporary:
         figure.savefig(temporary, dpi=120, metadata={"Software": None})
 
@@ -125,19 +119,16 @@ def _curve(panel: Axes, runs: Sequence[Result], column: str, label: str, colour:
 
 
 def _finish(figure: Figure, results: Sequence[Result], columns: Sequence[str]) -> None:
-    lows = [100 * values.min() for column in columns if (values := curve(results, column)) is not None]
-    late = [
-        100 * values[:, values.shape[1] // 5 :].min()
-        for column in columns
-        if (values := curve(results, column)) is not None
-    ]
+    curves = [100 * values for column in columns if (values := curve(results, column)) is not None]
+    lowest = min(values.min() for values in curves)
+    lowest_late = min(values[:, values.shape[1] // 5 :].min() for values in curves)
     for panel in figure.axes:
         panel.grid(alpha=0.3)
         panel.set_xlabel("epoch")
         panel.set_ylabel("accuracy in %")
         panel.label_outer()
-        if lows and min(lows) < min(late) - 1:
-            panel.set_ylim(bottom=np.floor(min(late)) - 1)
+        if lowest < lowest_late - 1:  # the first epochs rise from far below where the curves differ
+            panel.set_ylim(bottom=np.floor(lowest_late) - 1)
         if max(len(result.history) for result in results) == 1:
             panel.set_xlim(0, 2)
 

@@ -8,9 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lenet_keras.comparison.plan import WITHOUT_EFFECT
 from lenet_keras.comparison.statistics import Spread, spread
-from lenet_keras.config import TrainConfig
+from lenet_keras.config import WITHOUT_EFFECT, TrainConfig
 from lenet_keras.errors import LenetKerasError
 from lenet_keras.runs import RunFolder
 

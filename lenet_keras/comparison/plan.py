@@ -11,13 +11,10 @@ from typing import Any
 
 import tomli
 
-from lenet_keras.config import LARGEST_SEED, TrainConfig
+from lenet_keras.config import LARGEST_SEED, WITHOUT_EFFECT, TrainConfig
 from lenet_keras.errors import InvalidArgument, SettingsDiffer, check_integer, check_type, excerpt
 from lenet_keras.models import REGULARISATIONS
 from lenet_keras.runs import RunFolder
-
-# Apart from round-off, no result depends on them.
-WITHOUT_EFFECT = frozenset({"strategy", "devices", "checkpoint_steps", "histograms"})
 
 DEFAULT_SEEDS = 5
 _COMMON = {"record_test": True}  # for the curves
@@ -56,7 +53,7 @@ class PlannedRun:
         if not folder.is_run:
             folder.check_vacant(overwrite=False)
             return False
-        if differences := differing_settings(folder.read_config(), self.config):
+        if differences := folder.read_config().differences(self.config, WITHOUT_EFFECT):
             raise SettingsDiffer(
                 f"{self.run_dir} was trained with other settings ({'; '.join(differences)}). Compare in another folder."
             )
@@ -189,17 +186,3 @@ def _plan_from(content: Mapping[str, Any], settings: Mapping[str, Any], seeds: S
         listed = list(range(listed))
     check_type("seeds", listed, list, "a list of integers, or how many, counted from 0")
     return Plan(configs, tuple(seeds) if seeds is not None else tuple(listed))
-
-
-def differing_settings(found: TrainConfig, wanted: TrainConfig) -> list[str]:
-    """List the settings that make two runs different, each as "epochs: 50, now 60".
-
-    >>> differing_settings(TrainConfig(epochs=50), TrainConfig(epochs=60, devices="CPU:0"))
-    ['epochs: 50, now 60']
-    """
-    ours, theirs = found.to_json(), wanted.to_json()
-    return [
-        f"{name}: {ours[name]}, now {theirs[name]}"
-        for name in ours
-        if name not in WITHOUT_EFFECT and ours[name] != theirs[name]
-    ]

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib import metadata
 from typing import Any
 
 import numpy as np
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
-from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from lenet_keras.comparison.analysis import Variant
-from lenet_keras.comparison.figures import as_svg, draw_calibration, draw_convergence, draw_overlay
+from lenet_keras.comparison.figures import as_svg, draw_calibration
 from lenet_keras.comparison.results import Result
 from lenet_keras.comparison.wording import (
     CAPTION,
@@ -42,13 +41,19 @@ _SECTIONS = (
 )
 
 
-def html_report(results: Sequence[Result], variants: Sequence[Variant], images: NDArray[np.uint8] | None) -> str:
+def html_report(
+    results: Sequence[Result],
+    variants: Sequence[Variant],
+    images: NDArray[np.uint8] | None,
+    curves: Mapping[str, str],
+) -> str:
     """Return the page.
 
     Args:
         results: of all runs.
         variants: what `analyse` found in them.
         images: uint8 [N, height, width, 1], the test images; None: the page names mistakes without showing them.
+        curves: the SVG documents "convergence" and "overlay".
     """
     environment = Environment(
         loader=PackageLoader("lenet_keras.comparison", "."),
@@ -59,14 +64,6 @@ def html_report(results: Sequence[Result], variants: Sequence[Variant], images: 
     )
     spec = dataset_spec(results[0].config.dataset)
     count = len(results[0].labels)
-    curve_column = "test_accuracy" if "test_accuracy" in _recorded(results) else "val_accuracy"
-    curves = [
-        _figure(
-            draw_convergence(results, curve_column),
-            "Accuracy by epoch for each variant: the mean over seeds, and the range from lowest to highest.",
-        ),
-        _figure(draw_overlay(results, curve_column), "The same curves of all variants in one panel."),
-    ]
     return environment.get_template("report.html.jinja").render(
         title=f"LeNet-5 on {spec.name}: {', '.join(variant.name for variant in variants)}",
         introduction=f"{len(results)} trainings, {count:,} test images. The test images select nothing. "
@@ -74,7 +71,13 @@ def html_report(results: Sequence[Result], variants: Sequence[Variant], images: 
         sections=_SECTIONS,
         results=(*table_rows(variants), CAPTION),
         conclusions=conclusions(variants, count),
-        curves=curves,
+        curves=[
+            _figure(
+                curves["convergence"],
+                "Accuracy by epoch for each variant: the mean over seeds, and the range from lowest to highest.",
+            ),
+            _figure(curves["overlay"], "The same curves of all variants in one panel."),
+        ],
         convergence=_convergence(variants),
         convergence_note=_CONVERGENCE_NOTE,
         statistics=_statistics(variants),
@@ -84,7 +87,7 @@ def html_report(results: Sequence[Result], variants: Sequence[Variant], images: 
         mistakes_note=f"For each variant, the images of its first seed whose wrong class is most probable, at most "
         f"{_MISTAKES}.",
         calibration=_figure(
-            draw_calibration(variants),
+            as_svg(draw_calibration(variants)),
             "Accuracy of the test images by the probability of their most probable class, all seeds together. Below "
             "the line, a model is more certain than it is right.",
         ),
@@ -104,12 +107,7 @@ _CONVERGENCE_NOTE = (
 )
 
 
-def _recorded(results: Sequence[Result]) -> set[str]:
-    return {name for name, value in results[0].history[0].items() if value is not None}
-
-
-def _figure(drawn: Figure, caption: str) -> dict[str, Any]:
-    svg = as_svg(drawn)
+def _figure(svg: str, caption: str) -> dict[str, Any]:
     start = svg.index("<svg")
     label = f'<svg role="img" aria-label="{caption}"'
     return {"svg": Markup(label + svg[start + len("<svg") :]), "caption": caption}

@@ -13,8 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lenet_keras.comparison.plan import differing_settings
-from lenet_keras.config import TrainConfig
+from lenet_keras.config import WITHOUT_EFFECT, TrainConfig
 from lenet_keras.errors import InvalidArgument
 from lenet_keras.files import write_atomically
 from lenet_keras.runs import RunFolder
@@ -98,6 +97,18 @@ def read_result(path: Path, variant: str | None = None) -> Result:
     )
 
 
+def by_variant(results: Sequence[Result]) -> dict[str, list[Result]]:
+    """Return the results of each variant, in the order in which variants appear.
+
+    >>> by_variant([])
+    {}
+    """
+    found: dict[str, list[Result]] = {}
+    for result in results:
+        found.setdefault(result.variant, []).append(result)
+    return found
+
+
 def check_comparable(results: Sequence[Result]) -> None:
     """Check that results can be compared.
 
@@ -122,7 +133,7 @@ def check_comparable(results: Sequence[Result]) -> None:
             )
         alike = next((other for other in seen.values() if other.variant == result.variant), result)
         wanted = dataclasses.replace(result.config, seed=alike.config.seed)
-        if differences := differing_settings(alike.config, wanted):
+        if differences := alike.config.differences(wanted, WITHOUT_EFFECT):
             raise InvalidArgument(
                 f"{alike.path} and {result.path} are both {result.variant}, with different settings "
                 f"({'; '.join(differences)})"
