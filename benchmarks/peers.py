@@ -8,7 +8,7 @@ import statistics
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from lenet_keras import TrainConfig
@@ -43,9 +43,9 @@ def loop_speed(config: TrainConfig, images: int) -> float | None:
     return loop.steps * config.batch_size / progress.seconds if placement.workers.is_chief else None
 
 
-def in_turn(commands: Mapping[str, Sequence[str]], rounds: int) -> dict[str, list[float]]:
+def in_turn(commands: Mapping[str, Sequence[str]], rounds: int) -> dict[str, list[Any]]:
     """Run each peer's Python program in turn, `rounds` times; return the figures that it prints last."""
-    figures: dict[str, list[float]] = {peer: [] for peer in commands}
+    figures: dict[str, list[Any]] = {peer: [] for peer in commands}
     environment = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"}
     for _ in range(rounds):
         for peer, command in commands.items():

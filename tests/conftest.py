@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
+import subprocess
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -67,6 +68,23 @@ def sample_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     config = TrainConfig(dataset="fashion_mnist_sample", epochs=3, learning_rate=1e-3, batch_size=32, seed=7)
     train(config, run_dir)
     return run_dir
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Callable[..., Path]]:
+    """A function that mounts a file system with some options, or remounts it, and returns its folder."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+
+    def with_options(*options: str) -> Path:
+        command = ["mount", "-t", "tmpfs", "-o", ",".join(options), "tmpfs", str(folder)]
+        done = subprocess.run(command, capture_output=True, check=False)
+        if done.returncode:
+            pytest.skip(f"mounting is not permitted here: {done.stderr.decode().strip()}")
+        return folder
+
+    yield with_options
+    subprocess.run(["umount", "--lazy", folder], capture_output=True, check=False)
 
 
 @pytest.fixture

@@ -3,6 +3,7 @@
 import csv
 import json
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -14,6 +15,7 @@ import pytest
 from lenet_keras.comparison.compare import compare, compare_runs
 from lenet_keras.comparison.plan import plan_of
 from lenet_keras.errors import InvalidArgument, LenetKerasError, RunDamaged, RunUnfinished, SettingsDiffer
+from lenet_keras.files import is_temporary
 from lenet_keras.runs import RunFolder
 
 FILES = {
@@ -182,6 +184,28 @@ def test_a_training_that_fails_is_named(tmp_path):
         compare(plan, tmp_path)
 
     assert not (tmp_path / "results.csv").exists()
+
+
+def test_a_full_disk_is_named_and_costs_no_run(finished, small_disk):
+    disk = small_disk("size=300k")
+    plan = plan_of(["none"], [0], SETTINGS)
+    with pytest.raises(LenetKerasError, match=r"none, seed 0: .*/none/0/state\.npz: No space left on device"):
+        compare(plan, disk)
+
+    small_disk("remount", "size=8m")
+
+    def fill(progress):
+        if progress.is_finished:
+            (disk / "filler").write_bytes(bytes(shutil.disk_usage(disk).free - 40_000))
+
+    with pytest.raises(OSError, match="No space left on device") as failed:
+        compare(plan, disk, listener=fill)
+    assert Path(failed.value.filename).parent == disk
+    assert not [path for path in disk.iterdir() if is_temporary(path)]
+
+    (disk / "filler").unlink()
+    compare(plan, disk, listener=pytest.fail)
+    assert measured(disk) == measured(finished.path)[:1]
 
 
 def test_finished_runs_are_compared_wherever_they_are(finished, tmp_path):

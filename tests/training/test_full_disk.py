@@ -21,28 +21,6 @@ from .comparison import assert_same_run, config
 SETTINGS = {"early_stopping": 3, "histograms": True}  # both make the files larger
 
 
-def mount(folder, *options):
-    return subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", ",".join(options), "tmpfs", folder], capture_output=True, check=False
-    )
-
-
-@pytest.fixture
-def small_disk(tmp_path):
-    """A function that mounts a file system with some options, or remounts it, and returns its folder."""
-    folder = tmp_path / "disk"
-    folder.mkdir()
-
-    def with_options(*options):
-        done = mount(folder, *options)
-        if done.returncode:
-            pytest.skip(f"mounting is not permitted here: {done.stderr.decode().strip()}")
-        return folder
-
-    yield with_options
-    subprocess.run(["umount", "--lazy", folder], capture_output=True, check=False)
-
-
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory):
     """An uninterrupted run."""
