@@ -29,20 +29,17 @@ def measure(peer: str, reg: str, epochs: int) -> dict[str, float]:
     cores = sorted(os.sched_getaffinity(0))
     program = [sys.executable, "-m", "lenet_keras_cli"]
     with tempfile.TemporaryDirectory() as folder:
-        alike = ["--epochs", str(epochs)]
+        alike = ["--reg", reg, "--epochs", str(epochs)]
         if peer == "comparison":
-            chosen = ["--reg", reg, "--seeds", str(len(cores)), "--jobs", str(len(cores)), *alike]
-            subprocess.run([*program, "compare", "--out", folder, *chosen], check=True, stdout=subprocess.DEVNULL)
+            chosen = [*alike, "--seeds", str(len(cores)), "--jobs", str(len(cores)), "--out", folder]
+            subprocess.run([*program, "compare", *chosen], check=True, stdout=subprocess.DEVNULL)
         else:
-            trainings = [
-                subprocess.Popen(
-                    ["taskset", "--cpu-list", str(core), *program, "train", "--reg", reg, "--seed", str(index), *alike]
-                    + ["--strategy", "one_device", "--record-test", "--no-export", "--run-dir", f"{folder}/{index}"],
-                    stdout=subprocess.DEVNULL,
-                    stderr=subprocess.DEVNULL,
-                )
-                for index, core in enumerate(cores)
-            ]
+            chosen = [*alike, "--strategy", "one_device", "--record-test", "--no-export"]
+            trainings = []
+            for index, core in enumerate(cores):
+                command = ["taskset", "--cpu-list", str(core), *program, "train", *chosen]
+                command += ["--seed", str(index), "--run-dir", f"{folder}/{index}"]
+                trainings.append(subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL))
             for training in trainings:
                 if training.wait():
                     sys.exit(f"{training.args} failed")
