@@ -99,7 +99,12 @@ class _Children:
         self._is_stopping = False
 
     def train(self, run: PlannedRun, data_dir: Path | None) -> None:
-        job = {"settings": run.config.to_json(), "run_dir": str(run.run_dir), "data_dir": data_dir and str(data_dir)}
+        job = {
+            "settings": run.config.to_json(),
+            "run_dir": str(run.run_dir),
+            "data_dir": data_dir and str(data_dir),
+            "argv": sys.argv,
+        }
         place = self._places.get()
         try:
             # A file, since a pipe that nobody reads would stop the child once it is full.
@@ -180,6 +185,7 @@ def _child() -> None:
     stop = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: stop.set())
     job = json.loads(sys.stdin.readline())
+    sys.argv = job["argv"]  # the run records the command that was typed
 
     def follow_parent() -> None:
         sys.stdin.read()

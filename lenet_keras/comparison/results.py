@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import dataclasses
 import io
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -144,6 +145,8 @@ def check_comparable(results: Sequence[Result]) -> None:
 def write_results(path: Path, results: Sequence[Result]) -> None:
     """Write a row for each run: accuracies as fractions, losses in nats, columns `RESULT_COLUMNS`.
 
+    The folder of a run is named as seen from the file, so that both can be moved together.
+
     Raises:
         OSError: the file cannot be written.
     """
@@ -155,7 +158,7 @@ def write_results(path: Path, results: Sequence[Result]) -> None:
             **{name: result.metrics[name] for name in ("epochs", "best_epoch", "parameters")},
             "train_accuracy_during": result.train_accuracy_during,
             "seconds": round(result.seconds, 1),
-            "run": result.path.as_posix(),
+            "run": Path(os.path.relpath(result.path, path.parent)).as_posix(),
         }
         for split in ("train", "validation", "test"):
             for name, value in (result.metrics[split] or {}).items():

@@ -62,11 +62,13 @@ def test_results_are_those_of_the_runs(finished):
 
     assert [(row["variant"], row["seed"]) for row in found] == [(name, seed) for seed in "01" for name in VARIANTS]
     for row in found:
-        run = RunFolder(Path(row["run"]))
+        run = RunFolder(out / row["run"])
+        assert not Path(row["run"]).is_absolute()
         metrics = run.read_metrics()
         assert float(row["test_accuracy"]) == metrics["test"]["accuracy"]
         assert float(row["train_accuracy"]) == metrics["train"]["accuracy"]
         assert float(row["train_accuracy_during"]) == run.read_history()[-1]["accuracy"]
+        assert run.read_record()["command"].endswith(f"compare --quick --out {out}")
     epochs = rows(out / "epochs.csv")
     assert len(epochs) == 24
     assert [row["test_accuracy"] for row in epochs[2::3]] == [row["test_accuracy"] for row in found]
