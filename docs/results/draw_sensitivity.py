@@ -1,0 +1,61 @@
+"""Draw docs/results/sensitivity.svg: how the accuracies change with what the report leaves open.
+
+    python docs/results/draw_sensitivity.py
+
+It reads docs/results/sensitivity/results.csv, one seed, and docs/results/report/results.csv, five seeds of the setting
+from which the choices depart.
+"""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+
+from matplotlib.figure import Figure
+
+from lenet_keras.comparison.figures import COLOURS, as_svg
+from lenet_keras.comparison.wording import REPORTED
+from lenet_keras.files import write_atomically
+
+FOLDER = Path(__file__).parent
+MARKERS = "osD^"
+COLUMNS = {"train_accuracy": "train accuracy in %", "test_accuracy": "test accuracy in %"}
+
+
+def read(name: str) -> dict[str, list[dict[str, str]]]:
+    """Return the rows of a comparison's results.csv by variant."""
+    found: dict[str, list[dict[str, str]]] = {}
+    with (FOLDER / name / "results.csv").open(newline="") as file:
+        for row in csv.DictReader(file):
+            found.setdefault(row["variant"], []).append(row)
+    return found
+
+
+def main() -> None:
+    """Draw a panel for each accuracy: a row for each choice, a marker for each variant, the report's as lines."""
+    seeds, choices = read("report"), read("sensitivity")
+    rows = list(dict.fromkeys(name.partition(", ")[2] for name in choices))
+    labels = ["report.toml, five seeds", "the same, one seed", *rows[1:]]
+    figure = Figure(figsize=(9, 0.4 * len(labels) + 1.4), layout="constrained")
+    panels = figure.subplots(1, len(COLUMNS), sharey=True)
+    for index, (panel, (column, title)) in enumerate(zip(panels, COLUMNS.items(), strict=True)):
+        for place, (reg, reported) in enumerate(REPORTED.items()):
+            style = {"color": COLOURS[place], "marker": MARKERS[place], "markersize": 5, "linestyle": "none"}
+            panel.axvline(reported[index], color=COLOURS[place], linewidth=1, linestyle=":", alpha=0.8)
+            values = [100 * float(row[column]) for row in seeds[reg]]
+            panel.hlines(0, min(values), max(values), color=COLOURS[place], linewidth=2)
+            panel.plot(sum(values) / len(values), 0, label=reg, **style)
+            for height, row in enumerate(rows, start=1):
+                name = f"{reg}, {row}" if row else reg
+                if name in choices:
+                    panel.plot(100 * float(choices[name][0][column]), height, **style)
+        panel.set(xlabel=title, yticks=range(len(labels)), yticklabels=labels)
+        panel.grid(axis="y", alpha=0.3)
+    panels[0].invert_yaxis()
+    handles, names = panels[0].get_legend_handles_labels()
+    figure.legend(handles, names, loc="outside lower center", ncols=len(names), frameon=False)
+    write_atomically(FOLDER / "sensitivity.svg", as_svg(figure).encode())
+
+
+if __name__ == "__main__":
+    main()
