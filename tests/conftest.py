@@ -21,6 +21,8 @@ tf.config.set_logical_device_configuration(
     tf.config.list_physical_devices("CPU")[0], [tf.config.LogicalDeviceConfiguration()] * 4
 )
 
+FULL_DATASET = Path("/usr/share/datasets/fashion-mnist")  # where Debian's package dataset-fashion-mnist puts it
+
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Add the options of this suite."""
@@ -68,6 +70,14 @@ def sample_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     config = TrainConfig(dataset="fashion_mnist_sample", epochs=3, learning_rate=1e-3, batch_size=32, seed=7)
     train(config, run_dir)
     return run_dir
+
+
+@pytest.fixture(scope="session")
+def full_dataset() -> Path:
+    """Return the folder of the full Fashion-MNIST as Debian's package installs it."""
+    if not FULL_DATASET.is_dir():
+        pytest.skip(f"needs the full Fashion-MNIST in {FULL_DATASET}: apt-get install dataset-fashion-mnist")
+    return FULL_DATASET
 
 
 @pytest.fixture

@@ -18,7 +18,6 @@ import pytest
 import lenet_keras
 from lenet_keras.data.load import SAMPLE_FOLDER, load
 
-FULL_DATASET = Path("/usr/share/datasets/fashion-mnist")
 PACKAGE_ROOT = Path(lenet_keras.__file__).parents[1]
 
 # TFDS writes the folders in a process of its own: importing TensorFlow takes seconds.
@@ -129,14 +128,6 @@ def read_before(first_reading: tuple[Path, list[str]], written_by_tfds: Path, ho
 def sample_copy(tmp_path: Path) -> Path:
     """Copy the sample's IDX files, so that they may be changed."""
     return Path(shutil.copytree(SAMPLE_FOLDER, tmp_path / "sample"))
-
-
-@pytest.fixture
-def full_dataset() -> Path:
-    """Return the folder of the full Fashion-MNIST as Debian's package installs it."""
-    if not FULL_DATASET.is_dir():
-        pytest.skip(f"needs the full Fashion-MNIST in {FULL_DATASET}: apt-get install dataset-fashion-mnist")
-    return FULL_DATASET
 
 
 def script(folder: Path, name: str, text: str) -> None:

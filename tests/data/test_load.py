@@ -177,11 +177,11 @@ def test_folders_without_read_permission_count_as_empty(home: Path) -> None:
 
 @pytest.mark.full_data
 @pytest.mark.usefixtures("full_dataset")
-def test_the_full_dataset_is_in_memory_within_three_seconds() -> None:
+def test_the_full_dataset_is_in_memory_after_three_seconds_of_processor_time() -> None:
     code = (
-        "import sys, time; start = time.perf_counter(); from lenet_keras.data.load import load; "
+        "import sys, time; start = time.process_time(); from lenet_keras.data.load import load; "
         "dataset = load('fashion_mnist'); "
-        "print(time.perf_counter() - start, len(dataset.train), len(dataset.test), 'tensorflow' in sys.modules)"
+        "print(time.process_time() - start, len(dataset.train), len(dataset.test), 'tensorflow' in sys.modules)"
     )
     seconds, *rest = in_new_process(code).split()
     assert rest == ["60000", "10000", "False"]
