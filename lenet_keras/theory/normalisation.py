@@ -68,8 +68,8 @@ def batch_norm(x: ArrayLike, gamma: ArrayLike, beta: ArrayLike, eps: ArrayLike) 
 
     mu and var are the mean and the variance (divided by m) over the batch, of each feature by itself.
 
-    >>> batch_norm([1.0, 2.0, 3.0, 6.0], gamma=2, beta=1, eps=0.5)
-    array([-1., 0.,  1.,  4.])
+    >>> batch_norm([1.0, 2.0, 3.0, 6.0], gamma=2, beta=1, eps=0.5).tolist()
+    [-1.0, 0.0, 1.0, 4.0]
 
     Args:
         x: [m] or [m, features], finite, m >= 1. float32 and float64 are kept; any other type becomes float64.
@@ -97,10 +97,10 @@ def batch_norm_gradients(
     docs/theory.md derives them, and says how the partial derivatives are meant.
 
     >>> gradients = batch_norm_gradients([1.0, 2.0, 3.0, 6.0], 2, 1, 0.5, upstream=[1, 0, 0, 0])
-    >>> gradients.gamma, gradients.mean
-    (array(-1.), array(-1.))
-    >>> gradients.x
-    array([ 0.5, -0.25, -0.25, 0. ])
+    >>> float(gradients.gamma), float(gradients.mean)
+    (-1.0, -1.0)
+    >>> gradients.x.tolist()
+    [0.5, -0.375, -0.25, 0.125]
 
     Args:
         x: as in `batch_norm`.
