@@ -30,6 +30,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--repeats", type=int, default=1, help="Multiplies what is tried many times: kills, hostile requests."
     )
+    parser.addoption("--full", action="store_true", help="Run the tutorial on the whole Fashion-MNIST: half an hour.")
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -45,7 +46,7 @@ def pytest_report_header(config: pytest.Config) -> str:
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Start with the files that take longest, so that both processes end at about the same time."""
-    rank = {"training": 0, "cli": 1, "data": 2, "distribution": 3, "export": 4}
+    rank = {"training": 0, "cli": 1, "docs": 2, "data": 3, "distribution": 4, "export": 5}
     items.sort(key=lambda item: rank.get(item.path.parent.name, len(rank)))
 
 

@@ -21,6 +21,7 @@ ROOMS = (
     "runtime",
     "backend",
     "models",
+    "theory",
     "data",
     "config",
     "records",
