@@ -196,7 +196,7 @@ print(f"{len(dataset.train):,} training images, {len(dataset.test):,} test image
 # | none | no regularisation |
 # | dropout | sets a quarter of the hidden dense units to zero, others at every step |
 # | batch_norm | normalises the outputs of convolutions and hidden dense layers over the mini-batch |
-# | weight_decay | adds the sum of squares of the weights to the loss |
+# | weight_decay | adds a small multiple of the sum of squares of all kernels to the loss |
 #
 # **Question.** Which curve rises fastest? And why is training accuracy *below* validation accuracy in the first epochs?
 #
@@ -224,6 +224,7 @@ class LiveCurves(keras.callbacks.Callback):
         self.panels = dict(zip(names, np.atleast_1d(panels), strict=True))
         for name, panel in self.panels.items():
             panel.set(title=name, xlabel="epoch")
+            panel.xaxis.get_major_locator().set_params(integer=True)
             panel.grid(alpha=0.3)
         next(iter(self.panels.values())).set_ylabel(metric)
         self.shown, self.drawn = display(self.figure, display_id=True), time.monotonic()
@@ -236,7 +237,7 @@ class LiveCurves(keras.callbacks.Callback):
         (other,) = self.panel.plot([], [], "--", color="#d55e00", label="validation")
         self.lines = (line, other)
         if not has_legend:
-            self.panel.legend(frameon=False)
+            self.panel.legend(frameon=False, loc="center right")
         return self
 
     def on_epoch_end(self, epoch, logs=None):
