@@ -36,9 +36,11 @@ import subprocess
 import sys
 from pathlib import Path
 
-if importlib.util.find_spec("lenet_keras") is None:  # this notebook is in the folder docs of the project
-    project = next(folder for folder in Path.cwd().resolve().parents if (folder / "pyproject.toml").exists())
-    subprocess.run([sys.executable, "-m", "pip", "install", "--quiet", "-e", str(project)], check=True)
+if importlib.util.find_spec("lenet_keras") is None:
+    here = Path.cwd().resolve()  # the folder docs of the project, or the project
+    project = here if (here / "pyproject.toml").exists() else here.parent
+    subprocess.run([sys.executable, "-m", "pip", "install", "--quiet", project], check=True)
+    importlib.invalidate_caches()
 
 # %% [markdown]
 # With `FULL = True` the experiments use all 70,000 images of Fashion-MNIST, which are found or fetched. That takes
@@ -68,8 +70,13 @@ WORK = Path(tempfile.mkdtemp(prefix="lenet-keras-tutorial-"))
 if FULL:
     SETTINGS = {"dataset": "fashion_mnist", "epochs": 15, "learning_rate": 5e-4}
 else:
-    SETTINGS = {"dataset": "fashion_mnist_sample", "epochs": 12, "learning_rate": 1e-3, "batch_size": 32}
-    SETTINGS["strategy"] = "one_device"  # for so few images, dividing a batch costs more than it brings
+    SETTINGS = {
+        "dataset": "fashion_mnist_sample",
+        "epochs": 12,
+        "learning_rate": 1e-3,
+        "batch_size": 32,
+        "strategy": "one_device",  # dividing so few images among devices costs more than it brings
+    }
 
 
 def show_table(head, rows):
@@ -109,8 +116,9 @@ show_table(
 )
 total = sum(layer.parameters for layer in layers)
 work = sum(layer.multiply_adds for layer in layers)
-print(f"c5: {layers[2].parameters / total:.0%} of the parameters, {layers[2].multiply_adds / work:.0%} of the work")
-print(f"c1 and c3: {sum(layer.multiply_adds for layer in layers[:2]) / work:.0%} of the work")
+c1, c3, c5 = layers[:3]
+print(f"c5: {c5.parameters / total:.0%} of the parameters, {c5.multiply_adds / work:.0%} of the work")
+print(f"c1 and c3: {(c1.multiply_adds + c3.multiply_adds) / work:.0%} of the work")
 
 # %% [markdown]
 # **Answer.** The dense layer c5 has most of the parameters, and the convolutions do most of the work, since they use
@@ -151,7 +159,8 @@ show_table(
     [[value, f"{one:+.6f}", f"{other:+.6f}"] for value, one, other in zip(x, closed_form, automatic, strict=True)],
 )
 without_statistics = gamma / np.sqrt(x.var() + eps) * upstream
-print(f"sum: {closed_form.sum():+.6f}; without the terms through mean and deviation: {without_statistics.sum():+.6f}")
+print(f"sum: {abs(closed_form.sum()):.6f}")
+print(f"without the terms through mean and deviation: {without_statistics.sum():.6f}")
 assert np.allclose(closed_form, automatic, rtol=1e-9)
 
 # %% [markdown]
@@ -187,12 +196,11 @@ print(f"{len(dataset.train):,} training images, {len(dataset.test):,} test image
 # | none | no regularisation |
 # | dropout | sets a quarter of the hidden dense units to zero, others at every step |
 # | batch_norm | normalises the outputs of convolutions and hidden dense layers over the mini-batch |
-# | weight_decay | adds the sum of squares of the weights to the loss |
+# | weight_decay | adds a small multiple of the sum of squares of all kernels to the loss |
 #
-# **Question.** Which curve rises fastest? In which variant does training accuracy stay *below* validation accuracy at
-# first?
+# **Question.** Which curve rises fastest? And why is training accuracy *below* validation accuracy in the first epochs?
 #
-# **Prediction.** Remember that training accuracy is measured while an epoch trains: with dropout on.
+# **Prediction.** Think of when each of the two is measured, and of what dropout does at that time.
 #
 # **Experiment.** The curves grow while the network trains. Each variant is trained with two seeds, which decide the
 # initial weights, the order of the images, and which images are held out for validation.
@@ -210,11 +218,13 @@ class LiveCurves(keras.callbacks.Callback):
     def __init__(self, names, metric="accuracy"):
         super().__init__()
         self.metric = metric
-        size = (max(5, 2.6 * len(names)), 2.8)
-        self.figure, panels = plt.subplots(1, len(names), figsize=size, sharey=True, layout="constrained")
+        self.figure, panels = plt.subplots(
+            1, len(names), figsize=(max(5, 2.6 * len(names)), 2.8), sharey=True, layout="constrained"
+        )
         self.panels = dict(zip(names, np.atleast_1d(panels), strict=True))
         for name, panel in self.panels.items():
             panel.set(title=name, xlabel="epoch")
+            panel.xaxis.get_major_locator().set_params(integer=True)
             panel.grid(alpha=0.3)
         next(iter(self.panels.values())).set_ylabel(metric)
         self.shown, self.drawn = display(self.figure, display_id=True), time.monotonic()
@@ -223,13 +233,11 @@ class LiveCurves(keras.callbacks.Callback):
         """Draw the next training in the panel `name`."""
         self.panel, self.train, self.validation = self.panels[name], [], []
         has_legend = bool(self.panel.lines)
-        labels = (None, None) if has_legend else ("training", "validation")
-        self.lines = [
-            self.panel.plot([], [], style, color=colour, label=label)[0]
-            for style, colour, label in zip(("-", "--"), ("#0072b2", "#d55e00"), labels, strict=True)
-        ]
+        (line,) = self.panel.plot([], [], "-", color="#0072b2", label="training")
+        (other,) = self.panel.plot([], [], "--", color="#d55e00", label="validation")
+        self.lines = (line, other)
         if not has_legend:
-            self.panel.legend(frameon=False)
+            self.panel.legend(frameon=False, loc="center right")
         return self
 
     def on_epoch_end(self, epoch, logs=None):
@@ -253,17 +261,19 @@ class LiveCurves(keras.callbacks.Callback):
 
 
 curves = LiveCurves(VARIANTS)
-runs = {}
+runs = []
 for seed in SEEDS:
     for reg in VARIANTS:
         config = TrainConfig(reg=reg, seed=seed, record_test=True, **SETTINGS)
-        runs[reg, seed] = train(config, WORK / "runs" / reg / str(seed), callbacks=[curves.follow(reg)])
+        run_dir = WORK / "runs" / reg / str(seed)
+        runs.append(train(config, run_dir, callbacks=[curves.follow(reg)]).run_dir)
 curves.close()
 
 # %% [markdown]
 # **Answer.** Batch normalisation rises fastest: it makes the loss less sensitive to the scale of each layer's inputs,
-# so the same learning rate gets further. With dropout the training curve is pressed down by the units that are missing,
-# while validation uses all of them. Each panel has two lines of a kind, one for each seed: their distance is chance.
+# so the same learning rate gets further. Training accuracy is a mean over the epoch, while the network still improves;
+# validation accuracy is measured at its end. Dropout presses the training curve down further, by the units that are
+# missing; validation uses all of them. Each panel has two lines of a kind, one for each seed: their distance is chance.
 
 # %% [markdown]
 # ## 5. Which of them is better?
@@ -279,7 +289,7 @@ curves.close()
 from lenet_keras.comparison.compare import compare_runs
 from lenet_keras.comparison.wording import CAPTION, table_rows
 
-comparison = compare_runs([WORK / "runs" / reg / str(seed) for reg in VARIANTS for seed in SEEDS], WORK / "comparison")
+comparison = compare_runs(runs, WORK / "comparison")
 show_table(*table_rows(comparison.variants))
 display(Markdown(CAPTION))
 display(Image(filename=WORK / "comparison" / "convergence.png"))
@@ -296,8 +306,11 @@ display(Markdown("\n".join(f"- {sentence}" for sentence in comparison.summary()[
 # %%
 confusion = sum(np.array(variant.confusion) for variant in comparison.variants)
 names = dataset.spec.class_names
-pairs = sorted(((confusion[i, j] + confusion[j, i], i, j) for i in range(10) for j in range(i)), reverse=True)
-show_table(["classes", "mistakes, all runs"], [[f"{names[j]}, {names[i]}", count] for count, i, j in pairs[:5]])
+pairs = [(confusion[i, j] + confusion[j, i], names[j], names[i]) for i in range(10) for j in range(i)]
+show_table(
+    ["two classes", "mistakes between them, in all runs"],
+    [[f"{one}, {other}", count] for count, one, other in sorted(pairs, reverse=True)[:5]],
+)
 
 # %% [markdown]
 # **Answer.** With two seeds and 500 test images, hardly any difference can be told from chance, however clear the
@@ -322,13 +335,14 @@ curves.close()
 
 best = int(np.argmin(curves.validation))
 show_table(
-    ["", "training loss", "validation loss"],
+    ["epoch", "training loss", "validation loss"],
     [
-        [f"epoch {best + 1}, the lowest", f"{curves.train[best]:.3f}", f"{curves.validation[best]:.3f}"],
-        [f"epoch {len(curves.train)}, the last", f"{curves.train[-1]:.3f}", f"{curves.validation[-1]:.3f}"],
+        [f"{epoch + 1}, {what}", f"{curves.train[epoch]:.3f}", f"{curves.validation[epoch]:.3f}"]
+        for epoch, what in ((best, "the lowest"), (len(curves.train) - 1, "the last"))
     ],
 )
-print({split: f"{long.metrics[split]['accuracy']:.1%}" for split in ("train", "validation", "test")})
+for split in ("train", "validation", "test"):
+    print(f"{split} accuracy: {long.metrics[split]['accuracy']:.1%}")
 
 # %% [markdown]
 # **Answer.** The training loss goes to zero: the network knows its training images by heart. The validation loss falls,
@@ -361,7 +375,7 @@ request = {
     "instances": [{"image_bytes": {"b64": base64.b64encode(encode_png(photo)).decode()}}],
 }
 
-with running_server(WORK / "exported_models", rest_port=0, grpc_port=0) as server:  # 0: any free port
+with running_server(WORK / "exported_models", rest_port=0, grpc_port=0) as server:  # 0: any free
     url = f"http://{server.host}:{server.rest_port}/v1/models/{version.parent.name}"
     with urllib.request.urlopen(f"{url}:predict", json.dumps(request).encode()) as reply:
         answer = json.load(reply)["predictions"][0]
@@ -374,7 +388,8 @@ panel.set_title(f"{answer['class_name']}, {max(answer['probabilities']):.0%}")
 panel.axis("off")
 plt.show()
 print(f"POST {url}:predict\n{json.dumps(request)[:100]}…")
-print(f"true class: {names[dataset.test.labels[0]]}; served: {served.class_name}; in this process: {local.class_name}")
+print(f"true class: {names[dataset.test.labels[0]]}")
+print(f"served: {served.class_name}; in this process: {local.class_name}")
 assert answer["class_name"] == served.class_name == local.class_name
 
 # %% [markdown]

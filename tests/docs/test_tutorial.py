@@ -8,7 +8,7 @@ import pytest
 from nbclient import NotebookClient
 
 DOCS = Path(__file__).parents[2] / "docs"
-TIMEOUT = 600  # seconds for a cell, on a machine that is busy
+TIMEOUT = 1800  # seconds for a cell: a guard, on a machine that may be busy
 FULL_TIMEOUT = 4 * 3600
 
 
