@@ -10,7 +10,7 @@ from . import options
 
 
 @click.command()
-@click.argument("reg", required=False, type=click.Choice(list(REGULARISATIONS)))
+@click.argument("reg", required=False, type=options.Reg())
 @options.verbose
 def command(reg: str | None, verbose: bool) -> None:
     """List the variants or, given one, its layers, output shapes and parameters."""
