@@ -22,9 +22,9 @@ def command(reg: str | None, verbose: bool) -> None:
     from lenet_keras import runtime
 
     runtime.load_tensorflow(verbose)
-    from lenet_keras.models import build_lenet5, layer_rows
+    from lenet_keras.models import build_lenet5, layer_rows, parse_reg
 
-    model = build_lenet5(reg)
+    model = build_lenet5(parse_reg(reg))
     rows = [
         [name, kind, "x".join(map(str, shape)), f"{parameters:,}"]
         for name, kind, shape, parameters in layer_rows(model)

@@ -16,7 +16,7 @@ from lenet_keras.distribution.cluster import DEFAULT_CLUSTER_TIMEOUT, cluster_so
 from lenet_keras.distribution.join import reject
 from lenet_keras.distribution.local import end_with_starter, is_local_worker, run_local_workers
 from lenet_keras.errors import InvalidArgument
-from lenet_keras.models import parse_reg, reg_name
+from lenet_keras.models import parse_reg
 from lenet_keras.serving.config import check_export, model_name
 
 from . import options
@@ -94,7 +94,7 @@ def command(
     reject_without_effect({name for one in reg for name in one.split("+")})
     if no_export:
         options.reject_given("export_dir", "with --no-export")
-    config = TrainConfig(reg=reg_name(reg), **settings)
+    config = TrainConfig(reg=parse_reg(reg), **settings)
     if workers and config.strategy not in ("auto", "multi_worker"):
         raise click.UsageError(f"--workers cannot be combined with --strategy {config.strategy}, for a single process.")
     if not no_export and cluster_source(config.strategy) is None:

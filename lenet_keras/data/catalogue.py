@@ -99,7 +99,7 @@ def _emnist(
     subset: str, title: str, class_names: tuple[str, ...], sizes: tuple[int, int], first_label: int = 0
 ) -> DatasetSpec:
     return DatasetSpec(
-        name=f"emnist/{subset}",
+        name=cast(DatasetName, f"emnist/{subset}"),
         title=f"EMNIST {title}",
         class_names=class_names,
         train_size=sizes[0],
