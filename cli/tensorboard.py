@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import threading
 from pathlib import Path
 from urllib.parse import quote
@@ -23,7 +22,9 @@ _COLOURS = r"regex:(.*?)(?:/\d+)?/?(train|validation|test|weights)?$"
 @click.option("--host", default=options.LOCALHOST, help="Address to listen on.")
 def command(runs: Path, port: int, host: str) -> None:
     """Show runs in TensorBoard: curves, settings, graph, confusion matrix, mistakes."""
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    from lenet_keras import runtime
+
+    runtime.load_tensorflow()  # TensorBoard would import it with all its messages
     # In this process, which ends as asked by any signal: TensorBoard by itself would end with a traceback or with 0.
     from tensorboard import default, main_lib, program
 

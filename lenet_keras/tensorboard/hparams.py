@@ -18,23 +18,28 @@ from lenet_keras.runs import event_files
 from lenet_keras.tensorboard.callback import raising_os_errors
 
 _LARGE = 10**6  # TensorBoard hides runs whose values are outside a column's interval
-# TensorBoard takes the columns from any one run, so they are the same in all.
-_SETTINGS = (
-    hp.HParam("reg", hp.Discrete(VARIANTS), "variant"),
-    hp.HParam("seed", hp.IntInterval(0, LARGEST_SEED)),
-    hp.HParam("dataset", hp.Discrete(list(DATASETS))),
-    hp.HParam("epochs", hp.IntInterval(1, _LARGE)),
-    hp.HParam("batch_size", hp.IntInterval(1, _LARGE), "batch size"),
-    hp.HParam("learning_rate", hp.RealInterval(0.0, float(_LARGE)), "learning rate"),
-    hp.HParam("dropout_rate", hp.RealInterval(0.0, 1.0), "dropout rate"),
-    hp.HParam("dropout_layers", hp.Discrete(list(PLACEMENTS)), "dropout layers"),
-    hp.HParam("batch_norm_layers", hp.Discrete(list(PLACEMENTS)), "batch norm layers"),
-    hp.HParam("weight_decay", hp.RealInterval(0.0, float(_LARGE)), "weight decay"),
-    hp.HParam("activation", hp.Discrete(ACTIVATIONS)),
-    hp.HParam("pooling", hp.Discrete(POOLINGS)),
-    hp.HParam("precision", hp.Discrete(PRECISIONS)),
-    hp.HParam("early_stopping", hp.IntInterval(1, _LARGE), "early stopping"),
-)
+# By setting: the values that it may have, and what people call it. TensorBoard takes the columns from any one run, so
+# they are the same in all; it shows the first five, the others on request.
+_SETTINGS: dict[str, tuple[hp.Domain, str]] = {
+    "reg": (hp.Discrete(VARIANTS), "variant"),
+    "seed": (hp.IntInterval(0, LARGEST_SEED), "seed"),
+    "learning_rate": (hp.RealInterval(0.0, float(_LARGE)), "learning rate"),
+    "batch_size": (hp.IntInterval(1, _LARGE), "batch size"),
+    "epochs": (hp.IntInterval(1, _LARGE), "epochs"),
+    "dataset": (hp.Discrete(list(DATASETS)), "dataset"),
+    "activation": (hp.Discrete(ACTIVATIONS), "activation"),
+    "pooling": (hp.Discrete(POOLINGS), "pooling"),
+    "dropout_rate": (hp.RealInterval(0.0, 1.0), "dropout rate"),
+    "dropout_layers": (hp.Discrete(list(PLACEMENTS)), "dropout layers"),
+    "batch_norm_layers": (hp.Discrete(list(PLACEMENTS)), "batch norm layers"),
+    "weight_decay": (hp.RealInterval(0.0, float(_LARGE)), "weight decay"),
+    "early_stopping": (hp.IntInterval(1, _LARGE), "early stopping"),
+    "precision": (hp.Discrete(PRECISIONS), "precision"),
+}
+_COLUMNS = {  # sorted by TensorBoard, by names that it does not show
+    setting: hp.HParam(f"{index:02} {setting}", domain, title)
+    for index, (setting, (domain, title)) in enumerate(_SETTINGS.items())
+}
 # In this order: what one chooses by, what is reported, and what shows over-fitting.
 _METRICS = [(split, name) for split in ("validation", "test", "train") for name in ("accuracy", "loss")]
 
@@ -61,11 +66,10 @@ def write_hparams(
         TypeError: a setting is not a bool, number or string.
         OSError: the folder cannot be written to.
     """
-    known = {column.name for column in _SETTINGS}
-    own = {name: value for name, value in settings.items() if name in known}
+    own = {column.name: settings[setting] for setting, column in _COLUMNS.items() if setting in settings}
     results = [hp.Metric(f"final/{split} {name}", display_name=f"{split} {name}") for split, name in _METRICS]
     # Everything that can fail comes before the first event is written.
-    start = [hp.hparams_config_pb(_SETTINGS, results), hp.hparams_pb(own, trial_id=_trial_id(run_dir))]
+    start = [hp.hparams_config_pb(list(_COLUMNS.values()), results), hp.hparams_pb(own, trial_id=_trial_id(run_dir))]
     end = hparams_summary.session_end_pb(api_pb2.STATUS_SUCCESS)
     earlier = event_files(run_dir)
     with raising_os_errors(run_dir):

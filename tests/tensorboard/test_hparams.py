@@ -34,7 +34,7 @@ def hparams_tab(logdir):
         start_index=0, slice_size=100, aggregation_type=api_pb2.AGGREGATION_AVG, include_metrics=True,
     )  # fmt: skip
     rows = list_session_groups.Handler(RequestContext(), context, "", request).run().session_groups
-    settings = {info.name: info.display_name or info.name for info in found.hparam_infos}
+    settings = {info.name: info.display_name for info in found.hparam_infos}
     metrics = {info.name.tag: info.display_name for info in found.metric_infos}
     return settings, metrics, list(rows)
 
@@ -48,14 +48,14 @@ def test_a_run_is_one_session_with_columns_for_people(sample_run):
     assert list(metrics.values()) == [
         "validation accuracy", "validation loss", "test accuracy", "test loss", "train accuracy", "train loss",
     ]  # fmt: skip
-    assert (settings["reg"], settings["batch_size"]) == ("variant", "batch size")
+    assert list(settings.values())[:5] == ["variant", "seed", "learning rate", "batch size", "epochs"]  # those shown
     (session,) = row.sessions
     assert session.name == sample_run.name
     assert row.name.startswith("none/7 (")
     assert measured(row).keys() == metrics.keys()
-    shown = {name: value.string_value or value.number_value for name, value in row.hparams.items()}
-    assert (shown["reg"], shown["seed"], shown["learning_rate"]) == ("none", 7, 1e-3)
-    assert not {"dropout_rate", "devices", "early_stopping"} & shown.keys()  # without effect, or not set
+    shown = {settings[name]: value.string_value or value.number_value for name, value in row.hparams.items()}
+    assert (shown["variant"], shown["seed"], shown["learning rate"]) == ("none", 7, 1e-3)
+    assert not {"dropout rate", "early stopping"} & shown.keys()  # without effect, or not set
 
 
 def test_every_setting_of_a_row_has_a_column(tmp_path):
@@ -72,7 +72,7 @@ def test_each_run_is_a_row_with_its_metrics(tmp_path):
     write(tmp_path / "again" / "none" / "0", 0.5, reg="none")
     _, _, rows = hparams_tab(tmp_path)
     assert [len(row.sessions) for row in rows] == [1, 1, 1]
-    shown = [(row.hparams["reg"].string_value, measured(row)["final/test accuracy"]) for row in rows]
+    shown = [(row.hparams["00 reg"].string_value, measured(row)["final/test accuracy"]) for row in rows]
     assert sorted(shown) == [("dropout", 1.0), ("none", 0.5), ("none", 0.75)]
     assert all("final/validation loss" not in measured(row) for row in rows)  # not measured
 
