@@ -45,8 +45,9 @@ def measure(peer: str, reg: str) -> float:
         runtime.load_tensorflow()
 
     from lenet_keras import TrainConfig
+    from lenet_keras.models import parse_reg
 
-    config = TrainConfig(reg=reg, batch_size=BATCH_SIZE, strategy="one_device")
+    config = TrainConfig(reg=parse_reg(reg), batch_size=BATCH_SIZE, strategy="one_device")
     if peer == "loop":
         speed = loop_speed(config, MEASURED_STEPS * BATCH_SIZE)
         assert speed is not None  # it trains alone

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import itertools
 import json
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,6 +15,7 @@ from lenet_keras.data.catalogue import SAMPLE_DATASET
 from lenet_keras.models import REGULARISATIONS
 
 from . import options
+from .console import console, is_silent
 from .options import given
 from .settings import reject_without_effect, training_settings
 
@@ -37,6 +37,7 @@ def _task(_ctx: click.Context, _param: click.Parameter, value: str) -> tuple[int
 @click.command()
 @click.option(
     "--reg",
+    type=options.Reg(),
     multiple=True,
     default=list(REGULARISATIONS),
     metavar="REG",
@@ -64,6 +65,7 @@ def _task(_ctx: click.Context, _param: click.Parameter, value: str) -> tuple[int
 @click.option("--quick", is_flag=True, help="A trial of a minute: few epochs on the sample of lenet-keras.")
 @click.option("--dry-run", is_flag=True, help="Show what would be trained, and how long that would take.")
 @options.data_dir
+@options.quiet
 @click.option("--out", type=options.FOLDER, help="Folder of the comparison.  [default: comparisons/DATASET]")
 @options.as_json
 def command(
@@ -129,7 +131,7 @@ def _plan(
 
 @contextlib.contextmanager
 def _progress(count: int) -> Iterator[Callable[[Progress], None]]:
-    """Yield what shows the progress of `count` runs on stderr: bars in a terminal, elsewhere a line per run."""
+    """Yield what shows the progress of `count` runs on stderr: a line per run, and live bars in a terminal."""
     numbers = itertools.count(1)
 
     def line(progress: Progress) -> None:
@@ -137,15 +139,12 @@ def _progress(count: int) -> Iterator[Callable[[Progress], None]]:
             left = f", {in_words(progress.seconds_left)} left" if progress.seconds_left else ""
             options.notice(f"{next(numbers)}/{count}: {progress.run.name}{left}")
 
-    if not sys.stderr.isatty():
+    if is_silent() or not console().is_interactive:
         yield line
         return
-    from rich.console import Console
-    from rich.progress import BarColumn, TaskID, TextColumn
-    from rich.progress import Progress as Bars
+    from .bars import TaskID, live_bars
 
-    columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[note]}"))
-    with Bars(*columns, console=Console(stderr=True)) as bars:
+    with live_bars("note") as bars:
         total = bars.add_task("all runs", total=None, note="")
         tasks: dict[str, TaskID] = {}
         most = 0.0
@@ -158,10 +157,10 @@ def _progress(count: int) -> Iterator[Callable[[Progress], None]]:
             bars.update(total, total=most, completed=most - progress.epochs_left, note=left)
             if run.name not in tasks:
                 tasks[run.name] = bars.add_task(run.name, total=epochs, note="")
-            bars.update(tasks[run.name], completed=progress.epochs, note=f"epoch {int(progress.epochs)}/{epochs}")
+            bars.update(tasks[run.name], completed=progress.epochs, note=f"{int(progress.epochs)}/{epochs}")
             if progress.is_finished:
                 bars.remove_task(tasks.pop(run.name))
-                bars.console.print(f"{next(numbers)}/{count}: {run.name}", highlight=False)
+            line(progress)
 
         yield show
 

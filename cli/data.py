@@ -34,8 +34,9 @@ def command(ctx: click.Context, data_dir: Path | None) -> None:
 
 
 @command.command()
-@click.argument("name", type=click.Choice(list(DATASETS)))
+@click.argument("name", type=options.Choice(list(DATASETS)))
 @options.data_dir
+@options.quiet
 @click.pass_obj
 def prepare(earlier: Path | None, name: str, data_dir: Path | None) -> None:
     """Fetch a dataset if needed and check it, so that training starts at once."""

@@ -16,12 +16,13 @@ from . import options
 @click.argument("model", type=options.EXISTING_FOLDER, metavar="RUN|SAVEDMODEL")
 @click.option(
     "--dataset",
-    type=click.Choice(list(DATASETS)),
+    type=options.Choice(list(DATASETS)),
     metavar="NAME",
     help="Dataset; see lenet-keras data.  [default: the one that the model was trained on]",
 )
 @options.data_dir
 @options.as_json
+@options.quiet
 @options.verbose
 def command(model: Path, dataset: str | None, data_dir: Path | None, as_json: bool, verbose: bool) -> None:
     """Measure a run's model or a SavedModel on every test image, once each."""

@@ -19,7 +19,7 @@ from . import options
 @click.option(
     "--format",
     "file_format",
-    type=click.Choice(["saved_model", *FILE_FORMATS]),
+    type=options.Choice(["saved_model", *FILE_FORMATS]),
     default="saved_model",
     help="litert (formerly TensorFlow Lite) and onnx are one file each; they need the extras of those names.",
 )
@@ -31,6 +31,7 @@ from . import options
     help="Keep the N newest versions of the model, and remove older ones.",
 )
 @options.as_json
+@options.quiet
 @options.verbose
 def command(
     run_dir: Path,

@@ -1,11 +1,10 @@
-"""The command `lenet-keras`: the group that its subcommands belong to, and how errors and progress are shown."""
+"""The command `lenet-keras`: the group that its subcommands belong to, and how errors are shown."""
 
 from __future__ import annotations
 
 import contextlib
 import importlib
 import io
-import logging
 import sys
 from collections.abc import Iterator
 from typing import Any
@@ -14,8 +13,9 @@ import click
 
 from lenet_keras import errors, runtime
 from lenet_keras.data.catalogue import SAMPLE_DATASET
-from lenet_keras.errors import InvalidArgument, LenetKerasError
+from lenet_keras.errors import InvalidArgument, LenetKerasError, did_you_mean
 
+from .console import notices_on_stderr, printable
 from .interruption import interruption
 
 COMMANDS = ("train", "compare", "runs", "evaluate", "predict", "export", "serve", "tensorboard", "models", "data")
@@ -50,6 +50,14 @@ class _Commands(click.Group):
         command: click.Command = importlib.import_module(f".{name}", __package__).command
         return command
 
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        try:
+            return super().resolve_command(ctx, args)
+        except click.UsageError as error:
+            raise click.UsageError(error.message + did_you_mean(args[0], COMMANDS), ctx) from error
+
     def make_context(self, *arguments: Any, **options: Any) -> click.Context:
         with _endings_shown():
             return super().make_context(*arguments, **options)
@@ -58,15 +66,8 @@ class _Commands(click.Group):
         if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors == "strict":
             sys.stdout.reconfigure(errors="surrogateescape")  # file names are printed as the bytes they are
         runtime.settle_keras()
-        with _endings_shown(), _progress_on_stderr():
+        with _endings_shown(), notices_on_stderr():
             return super().invoke(ctx)
-
-
-class _Stderr(logging.Handler):
-    """Shows the library's progress on stderr, a line per record."""
-
-    def emit(self, record: logging.LogRecord) -> None:
-        click.echo(self.format(record), err=True)
 
 
 @click.group(cls=_Commands, context_settings={"show_default": True, "help_option_names": ["-h", "--help"]})
@@ -90,37 +91,16 @@ def _endings_shown() -> Iterator[None]:
     except OSError as error:
         reason = error.strerror or str(error)
         message = f"{error.filename}: {reason}" if error.filename else reason
-        raise click.ClickException(_one_line(message)) from error
+        raise click.ClickException(printable(message)) from error
     except KeyboardInterrupt:
         interruption.arrive()
         click.echo("Interrupted.", err=True)
         sys.exit(interruption.exit_code)
 
 
-@contextlib.contextmanager
-def _progress_on_stderr() -> Iterator[None]:
-    logger, handler = logging.getLogger("lenet_keras"), _Stderr()
-    logger.setLevel(logging.INFO)
-    logger.addHandler(handler)
-    logger.propagate = False  # the root logger, once some library has given it a handler, would show warnings again
-    try:
-        yield
-    finally:
-        logger.propagate = True
-        logger.removeHandler(handler)
-
-
 def _explained(error: LenetKerasError) -> str:
-    advice = _advice_on(error)
-    if isinstance(error, errors.DatasetNotFound) and error.tried:
-        lines = [_one_line(line) for line in (*error.args, *error.tried)]
-        return "\n  ".join(lines) + f"\n{advice}"
-    return f"{_one_line(str(error))}{' ' if advice else ''}{advice}"
-
-
-def _one_line(message: str) -> str:
-    # A file name may contain line breaks, bytes that are not text, and sequences that control the terminal.
-    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in message)
+    message, advice = printable(str(error)), _advice_on(error)
+    return message + (("\n" if "\n" in message else " ") + advice if advice else "")
 
 
 def _advice_on(error: errors.LenetKerasError) -> str:

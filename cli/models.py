@@ -25,7 +25,7 @@ field          the receptive field: the pixels that a unit in the middle of the 
 
 
 @click.command()
-@click.argument("reg", required=False, type=click.Choice(list(REGULARISATIONS)))
+@click.argument("reg", required=False, type=options.Reg())
 @click.option("--explain", is_flag=True, help="Show how many parameters and operations a layer has, and why.")
 @options.verbose
 def command(reg: str | None, explain: bool, verbose: bool) -> None:
@@ -39,9 +39,9 @@ def command(reg: str | None, explain: bool, verbose: bool) -> None:
     from lenet_keras import runtime
 
     runtime.load_tensorflow(verbose)
-    from lenet_keras.models import build_lenet5, layer_rows
+    from lenet_keras.models import build_lenet5, layer_rows, parse_reg
 
-    model = build_lenet5(reg)
+    model = build_lenet5(parse_reg(reg))
     title = f"LeNet-5, {reg}: {model.count_params():,} parameters"
     if explain:
         _show_explanation(title, model)

@@ -22,6 +22,7 @@ from . import options
 @click.option("--invert", is_flag=True, help="Invert the images: for dark objects on a bright background.")
 @options.export_dir
 @options.as_json
+@options.quiet
 @options.verbose
 def command(
     images: tuple[Path, ...],
@@ -52,9 +53,9 @@ def command(
         predictions = classifier.predict(images, invert=invert)
     for path, found in zip(images, predictions, strict=True):
         if found.is_blank:
-            options.notice(f"{path} is blank: all its pixels have one value, so its class says nothing.")
+            options.warn(f"{path} is blank: all its pixels have one value, so its class says nothing.")
         elif found.looks_inverted and not invert:
-            options.notice(f"{path} looks inverted: the dataset's background is black. Try --invert.")
+            options.warn(f"{path} looks inverted: the dataset's background is black. Try --invert.")
     if as_json:
         rows = [{"image": str(path), **found.to_json()} for path, found in zip(images, predictions, strict=True)]
         click.echo(json.dumps(rows, indent=2))

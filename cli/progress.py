@@ -1,65 +1,77 @@
-"""The progress of training on stderr: bars in a terminal, one line per epoch elsewhere."""
+"""The progress of training on stderr: a line per epoch, and in a terminal live bars below the lines."""
 
 from __future__ import annotations
 
 import contextlib
-import sys
 from collections.abc import Iterator, Mapping
 
-import click
 import keras
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import Progress, TaskID, TimeRemainingColumn
+from rich.table import Column
+
+from .bars import live_bars
+from .console import console, is_silent
+from .options import notice
+
+_WIDE = 72  # columns that bars with metrics need
 
 
 @contextlib.contextmanager
-def epoch_progress(epochs: int, is_shown: bool = True) -> Iterator[keras.callbacks.Callback]:
-    """Yield a Keras callback that shows the progress of `epochs` epochs, or does nothing unless `is_shown`."""
-    if not is_shown:
+def epoch_progress(epochs: int, has_bars: bool) -> Iterator[keras.callbacks.Callback]:
+    """Yield a Keras callback that shows the progress of `epochs` epochs, unless notices are silenced.
+
+    Args:
+        epochs: to train.
+        has_bars: whether to show bars as well, if stderr is a terminal.
+    """
+    if is_silent():
         yield keras.callbacks.Callback()
-        return
-    if not sys.stderr.isatty():
+    elif has_bars and console().is_interactive:
+        with live_bars("count", TimeRemainingColumn(table_column=Column(no_wrap=True)), "metrics") as bars:
+            yield EpochBars(epochs, bars)
+    else:
         yield EpochLines(epochs)
-        return
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, TextColumn("{task.fields[metrics]}"), console=Console(stderr=True)) as bars:
-        yield EpochBars(bars, epochs)
 
 
 class EpochLines(keras.callbacks.Callback):  # type: ignore[misc]  # Keras ships no types
-    """Prints one line per epoch."""
+    """Shows one line per epoch."""
 
     def __init__(self, epochs: int) -> None:
         super().__init__()
-        self._epochs = epochs
+        self.epochs = epochs
 
     def on_epoch_end(self, epoch: int, logs: Mapping[str, float] | None = None) -> None:
         logs = logs or {}
-        click.echo(
-            f"epoch {epoch + 1}/{self._epochs}: {format_metrics(logs)}, {logs['images_per_second']:,.0f} images/s",
-            err=True,
-        )
+        speed = f"{logs['images_per_second']:,.0f} images/s"
+        notice(f"epoch {epoch + 1}/{self.epochs}: {format_metrics(logs)}, {speed}")
 
 
-class EpochBars(keras.callbacks.Callback):  # type: ignore[misc]
-    """Shows a bar for the epochs, and one for the steps of the current epoch."""
+class EpochBars(EpochLines):
+    """Shows a bar for the steps of the current epoch as well, and one for all epochs."""
 
-    def __init__(self, bars: Progress, epochs: int) -> None:
-        super().__init__()
+    def __init__(self, epochs: int, bars: Progress) -> None:
+        super().__init__(epochs)
         self._bars = bars
-        self._epochs = bars.add_task("epochs", total=epochs, metrics="", start=False)
-        self._steps = bars.add_task("steps", total=None, metrics="", start=False)
+        self._all = bars.add_task("all epochs", total=None, count="", metrics="")
+        self._current: TaskID | None = None
+        self._epoch = 0
 
     def on_epoch_begin(self, epoch: int, logs: Mapping[str, float] | None = None) -> None:  # noqa: ARG002
-        self._bars.start_task(self._epochs)
-        self._bars.reset(self._steps, total=self.params["steps"])
-        self._bars.update(self._epochs, completed=epoch)
+        steps, self._epoch = self.params["steps"], epoch
+        title = f"epoch {epoch + 1}/{self.epochs}"
+        if self._current is None:  # the first one, or the first after a resume
+            # In steps: the time left follows from the last half minute, within which no epoch may end.
+            self._bars.reset(self._all, total=self.epochs * steps, completed=epoch * steps)
+            self._current = self._bars.add_task(title, total=steps, count="", metrics="")
+        self._bars.reset(self._current, description=title, count=f"0/{steps}", metrics="")
+        self._bars.update(self._all, count=f"{epoch}/{self.epochs}")
 
     def on_train_batch_end(self, batch: int, logs: Mapping[str, float] | None = None) -> None:
-        self._bars.update(self._steps, completed=batch + 1, metrics=format_metrics(logs or {}))
-
-    def on_epoch_end(self, epoch: int, logs: Mapping[str, float] | None = None) -> None:
-        self._bars.update(self._epochs, completed=epoch + 1, metrics=format_metrics(logs or {}))
+        assert self._current is not None
+        steps, done = self.params["steps"], batch + 1
+        metrics = format_metrics(logs or {}) if self._bars.console.width >= _WIDE else ""
+        self._bars.update(self._current, completed=done, count=f"{done}/{steps}", metrics=metrics)
+        self._bars.update(self._all, completed=self._epoch * steps + done)
 
 
 def format_metrics(logs: Mapping[str, float]) -> str:

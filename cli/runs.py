@@ -27,7 +27,7 @@ def command(folder: Path, as_json: bool) -> None:
 
     runs, problems = find_runs(folder)
     for problem in problems:
-        options.notice(first_line(problem))
+        options.warn(first_line(problem))
     variants = means_by_variant(runs)
     if as_json:
         listed = [

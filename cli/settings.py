@@ -7,18 +7,18 @@ from typing import Any
 
 import click
 
-from lenet_keras.config import PRECISIONS, TrainConfig
+from lenet_keras.config import NEEDED, PRECISIONS, TrainConfig
 from lenet_keras.data.catalogue import DATASETS
 from lenet_keras.models import ACTIVATIONS, PLACEMENTS, POOLINGS
 
-from .options import reject_given
+from .options import Choice, reject_given
 
 _DEFAULT = TrainConfig()
 
 _OPTIONS = (
     click.option(
         "--dataset",
-        type=click.Choice(list(DATASETS)),
+        type=Choice(list(DATASETS)),
         metavar="NAME",
         default=_DEFAULT.dataset,
         help="Dataset; see lenet-keras data.",
@@ -37,20 +37,18 @@ _OPTIONS = (
     ),
     click.option(
         "--dropout-layers",
-        type=click.Choice(list(PLACEMENTS)),
+        type=Choice(list(PLACEMENTS)),
         default=_DEFAULT.dropout_layers,
         help="Layers of --reg dropout.",
     ),
     click.option(
         "--batch-norm-layers",
-        type=click.Choice(list(PLACEMENTS)),
+        type=Choice(list(PLACEMENTS)),
         default=_DEFAULT.batch_norm_layers,
         help="Layers of --reg batch_norm.",
     ),
-    click.option(
-        "--activation", type=click.Choice(ACTIVATIONS), default=_DEFAULT.activation, help="Activation function."
-    ),
-    click.option("--pooling", type=click.Choice(POOLINGS), default=_DEFAULT.pooling, help="Pooling."),
+    click.option("--activation", type=Choice(ACTIVATIONS), default=_DEFAULT.activation, help="Activation function."),
+    click.option("--pooling", type=Choice(POOLINGS), default=_DEFAULT.pooling, help="Pooling."),
     click.option(
         "--validation", type=int, help="Training images held out, 0 for none.  [default: 5000; 100 for a sample]"
     ),
@@ -60,20 +58,10 @@ _OPTIONS = (
         metavar="PATIENCE",
         help="Stop after this many epochs without a lower validation loss; keep the best weights.",
     ),
-    click.option(
-        "--precision", type=click.Choice(PRECISIONS), default=_DEFAULT.precision, help="Keras's dtype policy."
-    ),
+    click.option("--precision", type=Choice(PRECISIONS), default=_DEFAULT.precision, help="Keras's dtype policy."),
     click.option("--xla", is_flag=True, help="Compile the computation of the gradients with XLA."),
     click.option("--histograms", is_flag=True, help="Log histograms of the weights to TensorBoard."),
 )
-
-# Without their regularisation they would silently do nothing.
-_NEEDED = {
-    "weight_decay": "weight_decay",
-    "dropout_rate": "dropout",
-    "dropout_layers": "dropout",
-    "batch_norm_layers": "batch_norm",
-}
 
 
 def training_settings(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -85,6 +73,6 @@ def training_settings(command: Callable[..., Any]) -> Callable[..., Any]:
 
 def reject_without_effect(regs: set[str]) -> None:
     """Raise `click.UsageError` if an option was given for a regularisation that is not among `regs`."""
-    for name, needed in _NEEDED.items():
+    for name, needed in NEEDED.items():
         if needed not in regs:
             reject_given(name, f"without --reg {needed}")

@@ -16,10 +16,11 @@ from lenet_keras.distribution.cluster import DEFAULT_CLUSTER_TIMEOUT, cluster_so
 from lenet_keras.distribution.join import reject
 from lenet_keras.distribution.local import end_with_starter, is_local_worker, run_local_workers
 from lenet_keras.errors import InvalidArgument
-from lenet_keras.models import REGULARISATIONS, parse_reg, reg_name
+from lenet_keras.models import parse_reg
 from lenet_keras.serving.config import check_export, model_name
 
 from . import options
+from .console import silence
 from .interruption import interruption
 from .settings import reject_without_effect, training_settings
 
@@ -32,15 +33,15 @@ _DEFAULT = TrainConfig()
 @click.command()
 @click.option(
     "--reg",
-    type=click.Choice(list(REGULARISATIONS)),
+    type=options.Reg(),
     multiple=True,
     default=["none"],
-    help="Regularisation; repeat the option to combine several.",
+    help="Regularisation; several are combined as dropout+weight_decay.",
 )
 @training_settings
 @options.data_dir
 @click.option("--seed", type=int, default=_DEFAULT.seed, help="Seed for weights, order, held-out images and dropout.")
-@click.option("--strategy", type=click.Choice(STRATEGIES), default=_DEFAULT.strategy, help="tf.distribute strategy.")
+@click.option("--strategy", type=options.Choice(STRATEGIES), default=_DEFAULT.strategy, help="tf.distribute strategy.")
 @click.option("--devices", metavar="NAMES", help="Devices, such as GPU:0,GPU:1 or CPU:0,CPU:1.  [default: the fastest]")
 @click.option("--workers", type=click.IntRange(1, 64), help="Train with this many processes on this machine.")
 @click.option(
@@ -56,7 +57,7 @@ _DEFAULT = TrainConfig()
     "--resume",
     is_flag=False,
     flag_value="run",
-    type=click.Choice(["run", "auto"]),
+    type=options.Choice(["run", "auto"]),
     help="Continue the run from its last saved state; auto starts one if there is none.",
 )
 @click.option("--checkpoint-steps", type=int, metavar="N", help="Save every N steps, not only at the end of an epoch.")
@@ -64,6 +65,7 @@ _DEFAULT = TrainConfig()
 @options.export_dir
 @click.option("--no-export", is_flag=True, help="Do not export a SavedModel.")
 @options.as_json
+@options.quiet
 @options.verbose
 def command(
     run_dir: Path | None,
@@ -89,10 +91,10 @@ def command(
 
     if resume and overwrite:
         raise click.UsageError("--resume and --overwrite are mutually exclusive.")
-    reject_without_effect(set(reg))
+    reject_without_effect({name for one in reg for name in one.split("+")})
     if no_export:
         options.reject_given("export_dir", "with --no-export")
-    config = TrainConfig(reg=reg_name(reg), **settings)
+    config = TrainConfig(reg=parse_reg(reg), **settings)
     if workers and config.strategy not in ("auto", "multi_worker"):
         raise click.UsageError(f"--workers cannot be combined with --strategy {config.strategy}, for a single process.")
     if not no_export and cluster_source(config.strategy) is None:
@@ -113,9 +115,9 @@ def command(
             reject(cluster, str(error))
             raise
     if not is_chief:
-        logging.getLogger("lenet_keras").setLevel(logging.WARNING)
+        silence()
     try:
-        _train(config, folder, data_dir, resume, overwrite, cluster_timeout, is_chief)
+        _train(config, folder, data_dir, resume, overwrite, cluster_timeout, has_bars=not verbose)
         if is_chief:
             metrics = folder.read_metrics()
             if not no_export:
@@ -144,7 +146,7 @@ def _train(
     resume: str | None,
     overwrite: bool,
     cluster_timeout: float,
-    is_chief: bool,
+    has_bars: bool,
 ) -> None:
     import keras
 
@@ -158,7 +160,7 @@ def _train(
         on_train_batch_end=lambda batch, logs: interruption.check(),  # noqa: ARG005
         on_train_end=lambda logs: interruption.let_through(),  # noqa: ARG005
     )
-    with epoch_progress(config.epochs, is_shown=is_chief) as progress:
+    with epoch_progress(config.epochs, has_bars) as progress:
         train(
             config,
             folder.path,
@@ -184,14 +186,14 @@ def _export(folder: RunFolder, export_dir: Path, data_dir: Path | None, is_resum
 
 def _explain_how_to_continue(folder: RunFolder) -> None:
     if folder.is_finished:
-        options.notice(f"Stopped. Training is finished. Export the model with: lenet-keras export {folder.path}")
+        options.warn(f"Stopped. Training is finished. Export the model with: lenet-keras export {folder.path}")
     elif folder.is_run:
         words = [word for word in sys.argv[1:] if word != "--overwrite"]
         resume = [] if any(word.startswith("--resume") for word in words) else ["--resume"]
         line = shlex.join(["lenet-keras", *words, *resume])
-        options.notice(f"Stopped. The progress so far is kept. Continue with: {line}")
+        options.warn(f"Stopped. The progress so far is kept. Continue with: {line}")
     else:
-        options.notice("Stopped before training started.")
+        options.warn("Stopped before training started.")
 
 
 def _show_result(folder: RunFolder, metrics: dict[str, Any]) -> None:

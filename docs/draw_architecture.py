@@ -31,7 +31,7 @@ def imported_rooms(file: Path) -> Iterator[str]:
 def read_imports() -> dict[str, set[str]]:
     """Return the rooms that each room imports; the command line counts as one."""
     names = sorted(path.stem for path in PACKAGE.iterdir() if path.suffix == ".py" or (path / "__init__.py").is_file())
-    rooms = {name: set[str]() for name in names if name != "__init__"}
+    rooms = {name: set[str]() for name in names if not name.startswith("__")}
     for file in sorted(PACKAGE.rglob("*.py")):
         name = Path(file.relative_to(PACKAGE).parts[0]).stem
         if name in rooms:  # the top package imports everything, lazily

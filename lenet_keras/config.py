@@ -4,26 +4,40 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Container, Mapping
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal, cast, get_args
 
-from lenet_keras.data.catalogue import DEFAULT_DATASET, dataset_spec
-from lenet_keras.errors import InvalidArgument, check_choice, check_integer, check_type, excerpt, is_number
+from lenet_keras.data.catalogue import DEFAULT_DATASET, DatasetName, dataset_spec
+from lenet_keras.errors import (
+    InvalidArgument,
+    check_choice,
+    check_integer,
+    check_type,
+    excerpt,
+    is_number,
+    python_value,
+)
 from lenet_keras.models import (
     ACTIVATIONS,
     DEFAULT_DROPOUT_RATE,
     DEFAULT_WEIGHT_DECAY,
-    PLACEMENTS,
     POOLINGS,
+    Activation,
+    Placement,
+    Pooling,
+    Regularisation,
+    Variant,
     check_dropout_rate,
     check_weight_decay,
     parse_reg,
     reg_name,
 )
 
-STRATEGIES = ("auto", "one_device", "mirrored", "multi_worker", "tpu")
-PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16")
+Strategy = Literal["auto", "one_device", "mirrored", "multi_worker", "tpu"]
+Precision = Literal["float32", "mixed_bfloat16", "mixed_float16"]
+STRATEGIES: tuple[Strategy, ...] = get_args(Strategy)
+PRECISIONS: tuple[Precision, ...] = get_args(Precision)
 LARGEST_SEED = 2**32 - 1
 
 _DEVICE = re.compile(r"(CPU|GPU):(\d{1,3})", re.IGNORECASE)
@@ -32,20 +46,38 @@ _LARGEST_DEVICE = 255
 # How often a run is saved, what TensorBoard shows, and the devices that train it: apart from round-off, no result
 # depends on them.
 WITHOUT_EFFECT = frozenset({"checkpoint_steps", "histograms", "strategy", "devices"})
+# The regularisation without which a setting does nothing.
+NEEDED = {
+    "weight_decay": "weight_decay",
+    "dropout_rate": "dropout",
+    "dropout_layers": "dropout",
+    "batch_norm_layers": "batch_norm",
+}
 # What may change when a run is resumed: these, and its length. Anything else would make it a different run.
 CHANGEABLE = WITHOUT_EFFECT | {"epochs"}
 
 
+class _Reg:
+    """The field `reg`: set as `build_lenet5` takes it, and read as the name of the variant."""
+
+    def __get__(self, config: TrainConfig | None, owner: type[TrainConfig]) -> Variant:
+        return "none" if config is None else cast(Variant, vars(config)["reg"])
+
+    def __set__(self, config: TrainConfig, reg: Variant | Sequence[Regularisation]) -> None:
+        vars(config)["reg"] = reg_name(parse_reg(reg))
+
+
 @dataclass(frozen=True, kw_only=True)
 class TrainConfig:
-    """Everything that the result of training depends on.
+    """Everything that the result of training depends on. NumPy's scalars will do for numbers and truth values.
 
-    >>> TrainConfig(reg="dropout", epochs=10).batch_size
-    64
+    >>> TrainConfig(reg=["weight_decay", "dropout"], epochs=10).reg
+    'dropout+weight_decay'
 
     Attributes:
         dataset: a name in `lenet_keras.data.catalogue.DATASETS`.
-        reg: the variant, as `lenet_keras.models.build_lenet5` takes it; stored as one string, "dropout+weight_decay".
+        reg: the variant, as `lenet_keras.models.build_lenet5` takes it: a name or a list of names. It is read as one
+            name, such as "dropout+weight_decay".
         activation, pooling, dropout_rate, dropout_layers, batch_norm_layers, weight_decay: as in `build_lenet5`.
         learning_rate: Adam's, above 0. The default is the report's.
         batch_size: images per step, across all devices and workers, 1 or more. The last, smaller batch of an
@@ -69,13 +101,13 @@ class TrainConfig:
         InvalidArgument: a setting has the wrong type or is out of range; the message names the value received.
     """
 
-    dataset: str = DEFAULT_DATASET
-    reg: str = "none"
-    activation: str = "relu"
-    pooling: str = "max"
+    dataset: DatasetName = DEFAULT_DATASET
+    reg: _Reg = _Reg()
+    activation: Activation = "relu"
+    pooling: Pooling = "max"
     dropout_rate: float = DEFAULT_DROPOUT_RATE
-    dropout_layers: str = "dense"
-    batch_norm_layers: str = "all"
+    dropout_layers: Placement = "dense"
+    batch_norm_layers: Placement = "all"
     weight_decay: float = DEFAULT_WEIGHT_DECAY
     learning_rate: float = 1e-4
     batch_size: int = 64
@@ -83,24 +115,25 @@ class TrainConfig:
     validation: int | None = None
     early_stopping: int | None = None
     seed: int = 0
-    strategy: str = "auto"
+    strategy: Strategy = "auto"
     devices: str | None = None
-    precision: str = "float32"
+    precision: Precision = "float32"
     xla: bool = False
     checkpoint_steps: int | None = None
     histograms: bool = False
     record_test: bool = False
 
     def __post_init__(self) -> None:
-        for name in ("dataset", "reg", "activation", "pooling", "strategy", "precision"):
+        for field in dataclasses.fields(self):
+            object.__setattr__(self, field.name, python_value(getattr(self, field.name)))
+        for name in ("dataset", "activation", "pooling", "strategy", "precision"):
             check_type(name, getattr(self, name), str, "a string")
         for name in ("dropout_layers", "batch_norm_layers"):
             check_type(name, getattr(self, name), str, "a string")
-            check_choice(name, getattr(self, name), tuple(PLACEMENTS))
+            check_choice(name, getattr(self, name), get_args(Placement))
         for name in ("histograms", "record_test", "xla"):
             check_type(name, getattr(self, name), bool, "true or false")
         spec = dataset_spec(self.dataset)
-        object.__setattr__(self, "reg", reg_name(parse_reg(self.reg)))
         if self.validation is None:
             object.__setattr__(self, "validation", spec.default_validation)
         check_choice("activation", self.activation, ACTIVATIONS)
@@ -146,6 +179,19 @@ class TrainConfig:
         return {
             name: value if value is not None else "auto" if name == "devices" else "off"
             for name, value in self.to_json().items()
+        }
+
+    def with_effect(self) -> dict[str, bool | int | float | str]:
+        """Return the settings that the result of this training depends on, by name; what is not set is left out.
+
+        >>> "dropout_rate" in TrainConfig(reg="dropout").with_effect(), "dropout_rate" in TrainConfig().with_effect()
+        (True, False)
+        """
+        names = {*parse_reg(self.reg)}
+        return {
+            name: value
+            for name, value in self.to_json().items()
+            if value is not None and name not in WITHOUT_EFFECT and NEEDED.get(name, self.reg) in {*names, self.reg}
         }
 
     def has_stopped_early(self, epochs: int, best_epoch: int | None) -> bool:

@@ -1,18 +1,22 @@
 """The errors that a caller can act on, and the checks of values that raise them.
 
-Each message is one line that says what is wrong, to which `DatasetNotFound` adds one for each place that was tried.
-Which option of the command line helps is for the command line to say.
+Each message is one line that says what is wrong, to which `DatasetNotFound` adds one for each place that was tried,
+after two spaces. Which option of the command line helps is for the command line to say.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import difflib
+import sys
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import TypeGuard
+from typing import TypeGuard, TypeVar
 
 LARGEST_INTEGER = 2**63 - 1  # TensorFlow's and TensorBoard's integers
 _LARGEST_FLOAT32 = (2 - 2**-23) * 2.0**127
 _LONGEST_EXCERPT = 100  # characters
+
+_Value = TypeVar("_Value")
 
 
 class LenetKerasError(Exception):
@@ -143,6 +147,17 @@ def excerpt(value: object) -> str:
     return text if len(text) <= _LONGEST_EXCERPT else f"{text[:_LONGEST_EXCERPT]}…"
 
 
+def python_value(value: _Value) -> _Value:
+    """Return a NumPy scalar as the Python number, boolean or string that it equals, and anything else as it is.
+
+    >>> import numpy as np
+    >>> python_value(np.int64(3)), python_value(np.bool_(True)), python_value("all")
+    (3, True, 'all')
+    """
+    numpy = sys.modules.get("numpy")  # without it, nothing is NumPy's
+    return value.item() if numpy and isinstance(value, numpy.generic) else value
+
+
 def is_number(value: object) -> TypeGuard[float]:
     """Return whether `value` is an int or float that is finite in float32, the precision of the models.
 
@@ -167,7 +182,18 @@ def check_choice(name: str, value: str, choices: Sequence[str]) -> None:
     >>> check_choice("pooling", "max", ("max", "average"))
     """
     if value not in choices:
-        raise InvalidArgument(f"{name} must be one of {', '.join(choices)}. Received: {excerpt(value)}")
+        guess = did_you_mean(value, choices)
+        raise InvalidArgument(f"{name} must be one of {', '.join(choices)}.{guess} Received: {excerpt(value)}")
+
+
+def did_you_mean(value: str, choices: Iterable[str]) -> str:
+    """Return a sentence, to follow another, that names the choice which `value` resembles; "" if there is none.
+
+    >>> did_you_mean("droput", ["none", "dropout"])
+    " Did you mean 'dropout'?"
+    """
+    close = difflib.get_close_matches(value, choices, n=1) if len(value) <= _LONGEST_EXCERPT else []
+    return f" Did you mean {close[0]!r}?" if close else ""
 
 
 def check_integer(name: str, value: object, minimum: int, maximum: int | None = None) -> None:

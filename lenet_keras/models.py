@@ -6,23 +6,34 @@ Importing this module loads no TensorFlow, so that a command line can offer the 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, get_args
 
-from lenet_keras.errors import InvalidArgument, check_choice, excerpt, is_number
+from lenet_keras.errors import InvalidArgument, check_choice, did_you_mean, excerpt, is_number, python_value
 
 if TYPE_CHECKING:
     import keras
 
-REGULARISATIONS = {
+Regularisation = Literal["none", "dropout", "batch_norm", "weight_decay"]
+Variant = (
+    Regularisation
+    | Literal["dropout+batch_norm", "dropout+weight_decay", "batch_norm+weight_decay"]
+    | Literal["dropout+batch_norm+weight_decay"]
+)
+Activation = Literal["relu", "tanh", "scaled_tanh", "sigmoid"]
+Pooling = Literal["max", "average"]
+Placement = Literal["conv", "dense", "all"]
+
+REGULARISATIONS: Mapping[Regularisation, str] = {
     "none": "no regularisation",
     "dropout": "dropout on the two hidden dense layers",
     "batch_norm": "batch normalisation after both convolutions and both hidden dense layers",
     "weight_decay": "L2 on every kernel and on no bias",
 }
-ACTIVATIONS = ("relu", "tanh", "scaled_tanh", "sigmoid")
-POOLINGS = ("max", "average")
+VARIANTS: tuple[Variant, ...] = tuple(name for part in get_args(Variant) for name in get_args(part))
+ACTIVATIONS: tuple[Activation, ...] = get_args(Activation)
+POOLINGS: tuple[Pooling, ...] = get_args(Pooling)
 # Which kinds of layers are dropped out or normalised.
-PLACEMENTS: Mapping[str, tuple[str, ...]] = {"conv": ("conv",), "dense": ("dense",), "all": ("conv", "dense")}
+PLACEMENTS: Mapping[Placement, tuple[str, ...]] = {"conv": ("conv",), "dense": ("dense",), "all": ("conv", "dense")}
 
 DEFAULT_DROPOUT_RATE = 0.25  # the report's
 DEFAULT_WEIGHT_DECAY = 1e-3  # the report names none; repositories of the same exercise used 1e-4 to 7e-3
@@ -31,24 +42,25 @@ FEATURES = 84  # units of f6, the penultimate layer
 SMALLEST_SIDE = 12  # pixels; the second convolution and pooling need that many
 
 
-def parse_reg(reg: str | Sequence[str]) -> tuple[str, ...]:
+def parse_reg(reg: str | Sequence[str]) -> tuple[Regularisation, ...]:
     """Return the regularisations that `reg` names, each once, in the order of `REGULARISATIONS`.
 
-    >>> parse_reg("weight_decay+dropout")
-    ('dropout', 'weight_decay')
+    >>> parse_reg("weight_decay+dropout"), parse_reg(["weight_decay", "dropout"])
+    (('dropout', 'weight_decay'), ('dropout', 'weight_decay'))
 
     Args:
-        reg: one name, several joined by "+", or a sequence of names.
+        reg: one name, several joined by "+", or a sequence of such.
 
     Raises:
         InvalidArgument: an unknown name, no name, or "none" together with another.
     """
-    names = reg.split("+") if isinstance(reg, str) else list(reg)
-    unknown = [name for name in names if name not in REGULARISATIONS]
+    listed = [reg] if isinstance(reg, str) else reg if isinstance(reg, Sequence) else []
+    names = [part for name in listed for part in (name.split("+") if isinstance(name, str) else [name])]
+    unknown = [name for name in names if not isinstance(name, str) or name not in REGULARISATIONS]
     if unknown or not names:
-        raise InvalidArgument(
-            f"reg must be one of {', '.join(REGULARISATIONS)}, or several joined by '+'. Received: {excerpt(reg)}"
-        )
+        guess = did_you_mean(unknown[0], REGULARISATIONS) if unknown and isinstance(unknown[0], str) else ""
+        allowed = f"reg must be one of {', '.join(REGULARISATIONS)}, or several joined by '+' or listed."
+        raise InvalidArgument(f"{allowed}{guess} Received: {excerpt(reg)}")
     if "none" in names and set(names) != {"none"}:
         raise InvalidArgument(f"reg 'none' cannot be combined with another. Received: {excerpt(reg)}")
     return tuple(name for name in REGULARISATIONS if name in names)
@@ -82,14 +94,14 @@ def check_weight_decay(weight_decay: float) -> None:
 
 
 def build_lenet5(
-    reg: str | Sequence[str] = "none",
+    reg: Variant | Sequence[Regularisation] = "none",
     num_classes: int = 10,
     input_shape: tuple[int, int, int] = (28, 28, 1),
-    activation: str = "relu",
-    pooling: str = "max",
+    activation: Activation = "relu",
+    pooling: Pooling = "max",
     dropout_rate: float = DEFAULT_DROPOUT_RATE,
-    dropout_layers: str = "dense",
-    batch_norm_layers: str = "all",
+    dropout_layers: Placement = "dense",
+    batch_norm_layers: Placement = "all",
     weight_decay: float = DEFAULT_WEIGHT_DECAY,
     seed: int | None = None,
 ) -> keras.Model:
@@ -136,11 +148,13 @@ def build_lenet5(
     from lenet_keras.backend import keras
 
     names = parse_reg(reg)
+    num_classes, seed = python_value(num_classes), python_value(seed)
+    dropout_rate, weight_decay = python_value(dropout_rate), python_value(weight_decay)
     check_choice("activation", activation, ACTIVATIONS)
     check_choice("pooling", pooling, POOLINGS)
     check_dropout_rate(dropout_rate)
-    check_choice("dropout_layers", dropout_layers, tuple(PLACEMENTS))
-    check_choice("batch_norm_layers", batch_norm_layers, tuple(PLACEMENTS))
+    check_choice("dropout_layers", dropout_layers, get_args(Placement))
+    check_choice("batch_norm_layers", batch_norm_layers, get_args(Placement))
     check_weight_decay(weight_decay)
     if num_classes < 2:
         raise InvalidArgument(f"num_classes must be 2 or more. Received: {num_classes!r}")
@@ -149,7 +163,7 @@ def build_lenet5(
             f"input_shape must be (height, width, channels), at least ({SMALLEST_SIDE}, {SMALLEST_SIDE}, 1). "
             f"Received: {input_shape!r}"
         )
-    height, width, channels = input_shape
+    height, width, channels = map(python_value, input_shape)
 
     # What Keras can be told globally is named in every layer, so that the model is this one whatever a program has set.
     precision = {"dtype": "float32"}

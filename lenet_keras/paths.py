@@ -13,10 +13,12 @@ from lenet_keras.errors import InvalidArgument, NoHomeFolder
 
 # "gs://bucket" and, as pathlib writes it, "gs:/bucket". A single letter would be a drive.
 _URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):/+")
+AnyPath = str | os.PathLike[str]  # wherever a path is taken
+
 _NO_HOME = "this user has no home folder: HOME is not an absolute path, and no user of this number is known."
 
 
-def local_path(path: str | os.PathLike[str], variable: str = "") -> Path:
+def local_path(path: AnyPath, variable: str = "") -> Path:
     """Return the path of a file or folder of this machine, with `~` and `~user` expanded.
 
     >>> local_path("~/runs") == Path.home() / "runs", local_path("runs/a")

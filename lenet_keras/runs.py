@@ -20,7 +20,7 @@ from lenet_keras.errors import (
     excerpt,
 )
 from lenet_keras.files import is_own_lock, is_temporary, locked, remove_temporary, write_atomically
-from lenet_keras.paths import check_text, local_path
+from lenet_keras.paths import AnyPath, check_text, local_path
 from lenet_keras.records import (
     history_csv,
     read_history,
@@ -40,7 +40,7 @@ CONFIG_FORMAT = 1
 LOCK_NAME = ".lock"
 FILES = ("metrics.json", "history.csv", "model.keras", "test_predictions.npz", "state.npz",
          "state.previous.npz", "config.json")  # fmt: skip
-EVENT_FOLDERS = ("train", "validation", "test", "weights")  # TensorBoard's runs
+EVENT_FOLDERS = ("train", "validation", "test", "weights")  # TensorBoard's runs, besides the run folder itself
 # What file systems, version control and file managers put into a folder by themselves.
 _MEANINGLESS = frozenset(
     {"lost+found", ".gitkeep", ".keep", ".DS_Store", ".directory", "Thumbs.db", "desktop.ini", "@eaDir", ".snapshot",
@@ -69,18 +69,18 @@ def event_files(folder: Path) -> list[Path]:
 class RunFolder:
     """The files of a run; each is replaced atomically. Anything else in the folder is left alone."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: AnyPath) -> None:
         """Take `path` as a run folder. Nothing is read or created yet.
 
         Raises:
             InvalidArgument: it is a URL, or begins with an unknown home directory.
         """
-        self.path = path = local_path(path)
-        self.config_json = path / "config.json"
-        self.history_csv = path / "history.csv"
-        self.metrics_json = path / "metrics.json"
-        self.model_keras = path / "model.keras"
-        self.test_predictions_npz = path / "test_predictions.npz"
+        self.path = folder = local_path(path)
+        self.config_json = folder / "config.json"
+        self.history_csv = folder / "history.csv"
+        self.metrics_json = folder / "metrics.json"
+        self.model_keras = folder / "model.keras"
+        self.test_predictions_npz = folder / "test_predictions.npz"
 
     @property
     def is_run(self) -> bool:
@@ -136,6 +136,8 @@ class RunFolder:
         for name in FILES:
             if name != self.config_json.name:
                 (self.path / name).unlink(missing_ok=True)
+        for file in event_files(self.path):
+            file.unlink()
         for folder in (self.path / name for name in EVENT_FOLDERS):
             if folder.is_symlink():  # what it points to is not the run's
                 folder.unlink()

@@ -2,11 +2,16 @@
 
 import json
 import math
+from itertools import combinations
+from typing import get_args
 
+import numpy as np
 import pytest
 
 from lenet_keras.config import TrainConfig
+from lenet_keras.data.catalogue import DATASETS, DatasetName
 from lenet_keras.errors import InvalidArgument
+from lenet_keras.models import REGULARISATIONS, VARIANTS
 
 
 def test_defaults_are_those_of_the_report():
@@ -22,6 +27,52 @@ def test_the_sample_holds_out_fewer_images():
 
 def test_reg_has_one_spelling():
     assert TrainConfig(reg="weight_decay+dropout").reg == "dropout+weight_decay"
+
+
+@pytest.mark.parametrize("reg", [["weight_decay", "dropout"], ("dropout+weight_decay",), "weight_decay+dropout"])
+def test_reg_may_be_a_list(reg):
+    config = TrainConfig(reg=reg)
+    assert config.reg == "dropout+weight_decay"
+    assert config == TrainConfig(reg="dropout+weight_decay")
+    assert TrainConfig.from_json(json.loads(json.dumps(config.to_json()))) == config
+
+
+@pytest.mark.parametrize("reg", [[], ["none", "dropout"], [["dropout"]], None, 1, "droput", ["droput"]])
+def test_any_other_reg_is_rejected(reg):
+    with pytest.raises(InvalidArgument, match=r"^reg "):
+        TrainConfig(reg=reg)
+
+
+def test_a_mistyped_name_gets_a_guess():
+    with pytest.raises(InvalidArgument, match="Did you mean 'dropout'"):
+        TrainConfig(reg=["weight_decay", "droput"])
+    with pytest.raises(InvalidArgument, match="Did you mean 'tanh'"):
+        TrainConfig(activation="tahn")
+
+
+def test_numbers_and_truth_values_of_numpy_become_pythons():
+    config = TrainConfig(epochs=np.int32(3), seed=np.uint8(7), learning_rate=np.float32(0.5), xla=np.bool_(True))
+    assert config == TrainConfig(epochs=3, seed=7, learning_rate=0.5, xla=True)
+    assert [type(value) for value in (config.epochs, config.seed, config.learning_rate, config.xla)] == [
+        int, int, float, bool,
+    ]  # fmt: skip
+    json.dumps(config.to_json())
+    for setting, value in {"epochs": np.float64(3), "learning_rate": np.float32("nan"), "seed": np.bool_(True)}.items():
+        with pytest.raises(InvalidArgument, match=setting):
+            TrainConfig(**{setting: value})
+
+
+def test_the_types_name_what_exists():
+    assert set(get_args(DatasetName)) == set(DATASETS)
+    single = [name for name in REGULARISATIONS if name != "none"]
+    assert set(VARIANTS) == {"none", *("+".join(names) for n in (1, 2, 3) for names in combinations(single, n))}
+
+
+def test_settings_of_another_variant_have_no_effect():
+    assert {"dropout_rate", "dropout_layers"} <= TrainConfig(reg="dropout+weight_decay").with_effect().keys()
+    shown = TrainConfig(reg="weight_decay", checkpoint_steps=5).with_effect()
+    assert not {"dropout_rate", "batch_norm_layers", "checkpoint_steps", "devices", "early_stopping"} & shown.keys()
+    assert (shown["reg"], shown["weight_decay"], shown["seed"]) == ("weight_decay", 1e-3, 0)
 
 
 @pytest.mark.parametrize(

@@ -234,3 +234,9 @@ def test_what_is_rejected_is_named_with_what_is_allowed(arguments, names):
 
 def test_the_smallest_image_works():
     assert build_lenet5(input_shape=(12, 12, 1)).get_layer("s4").output.shape[1:] == (1, 1, 16)
+
+
+def test_numbers_of_numpy_are_taken():
+    model = build_lenet5("dropout", np.int64(5), dropout_rate=np.float32(0.5), seed=np.uint8(3))
+    assert model.output_shape == (None, 5)
+    assert keras.models.model_from_json(model.to_json()).get_layer("f6_dropout").rate == 0.5

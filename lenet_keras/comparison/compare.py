@@ -21,6 +21,7 @@ from lenet_keras.comparison.wording import conclusions, markdown_table
 from lenet_keras.data.load import load
 from lenet_keras.errors import LenetKerasError
 from lenet_keras.files import write_atomically
+from lenet_keras.paths import AnyPath, local_path
 
 logger = logging.getLogger(__name__)
 
@@ -71,9 +72,9 @@ class Progress:
 
 def compare(
     plan: Plan,
-    out: Path,
+    out: AnyPath,
     *,
-    data_dir: Path | None = None,
+    data_dir: AnyPath | None = None,
     jobs: int | None = None,
     task: tuple[int, int] = (1, 1),
     listener: Callable[[Progress], None] = lambda progress: None,  # noqa: ARG005
@@ -100,6 +101,7 @@ def compare(
         LenetKerasError: a training failed; the message names it. Nothing that was trained is lost.
         OSError: `out` cannot be written to.
     """
+    out = local_path(out)
     runs = plan.runs(out / RUNS)
     finished = {run.run_dir for run in runs if run.is_finished()}
     index, count = task
@@ -120,12 +122,12 @@ def compare(
     return write_comparison([read_result(run.run_dir, run.variant) for run in runs], out, data_dir=data_dir)
 
 
-def expected_seconds(plan: Plan, out: Path, *, data_dir: Path | None = None, jobs: int | None = None) -> float:
+def expected_seconds(plan: Plan, out: AnyPath, *, data_dir: AnyPath | None = None, jobs: int | None = None) -> float:
     """Return how long `compare` would take: from runs in `out`, or from an epoch of each variant, trained for that.
 
     Arguments and errors are those of `compare`.
     """
-    planned = plan.runs(out / RUNS)
+    planned = plan.runs(local_path(out) / RUNS)
     runs = [run for run in planned if not run.is_finished()]
     if not runs:
         return 0.0
@@ -139,7 +141,7 @@ def expected_seconds(plan: Plan, out: Path, *, data_dir: Path | None = None, job
     return seconds_for(left, pace, len(places))
 
 
-def compare_runs(paths: Sequence[Path], out: Path, *, data_dir: Path | None = None) -> Comparison:
+def compare_runs(paths: Sequence[AnyPath], out: AnyPath, *, data_dir: AnyPath | None = None) -> Comparison:
     """Compare finished runs, each under the name of its regularisation; the first is one of the baseline.
 
     Args:
@@ -155,13 +157,14 @@ def compare_runs(paths: Sequence[Path], out: Path, *, data_dir: Path | None = No
     return write_comparison([read_result(path) for path in paths], out, data_dir=data_dir)
 
 
-def write_comparison(results: Sequence[Result], out: Path, *, data_dir: Path | None = None) -> Comparison:
+def write_comparison(results: Sequence[Result], out: AnyPath, *, data_dir: AnyPath | None = None) -> Comparison:
     """Analyse results and write results.csv, epochs.csv, table.md, summary.json, the figures and report.html.
 
     Raises:
         InvalidArgument: the results cannot be compared.
         OSError: `out` cannot be written to.
     """
+    out = local_path(out)
     variants = analyse(results)
     comparison = Comparison(out, list(results), variants)
     try:

@@ -25,6 +25,7 @@ from typing import IO, Any
 from lenet_keras.comparison.plan import PlannedRun
 from lenet_keras.config import TrainConfig
 from lenet_keras.errors import LenetKerasError
+from lenet_keras.paths import AnyPath
 from lenet_keras.runtime import cores, load_tensorflow
 
 # A child writes its state within a second of SIGTERM, except while it compiles, imports or fetches data.
@@ -57,7 +58,7 @@ def train_side_by_side(
     runs: Sequence[PlannedRun],
     places: Places,
     listener: Listener,
-    data_dir: Path | None = None,
+    data_dir: AnyPath | None = None,
 ) -> None:
     """Train the runs in their order, as many at a time as there are places; unfinished ones are resumed.
 
@@ -98,7 +99,7 @@ class _Children:
         self._running: set[subprocess.Popen[str]] = set()
         self._is_stopping = False
 
-    def train(self, run: PlannedRun, data_dir: Path | None) -> None:
+    def train(self, run: PlannedRun, data_dir: AnyPath | None) -> None:
         job = {
             "settings": run.config.to_json(),
             "run_dir": str(run.run_dir),
@@ -214,8 +215,8 @@ def _child() -> None:
     try:
         train(
             TrainConfig.from_json(job["settings"]),
-            Path(job["run_dir"]),
-            data_dir=job["data_dir"] and Path(job["data_dir"]),
+            job["run_dir"],
+            data_dir=job["data_dir"],
             resume="auto",
             callbacks=[Reporter()],
         )

@@ -11,6 +11,7 @@ from typing import Any
 from lenet_keras.comparison.statistics import Spread, spread
 from lenet_keras.config import WITHOUT_EFFECT, TrainConfig
 from lenet_keras.errors import LenetKerasError
+from lenet_keras.paths import AnyPath, local_path
 from lenet_keras.runs import RunFolder
 
 
@@ -49,14 +50,14 @@ class VariantMeans:
     test: Spread
 
 
-def find_runs(folder: Path) -> tuple[list[RunState], list[LenetKerasError]]:
+def find_runs(folder: AnyPath) -> tuple[list[RunState], list[LenetKerasError]]:
     """Return the runs in `folder` and below, by their paths, and why others could not be read.
 
     Raises:
         OSError: `folder` cannot be read.
     """
     found, problems = [], []
-    for path, folders, _ in os.walk(folder, onerror=_raise):
+    for path, folders, _ in os.walk(local_path(folder), onerror=_raise):
         run = RunFolder(Path(path))
         if not run.is_run:
             folders.sort()

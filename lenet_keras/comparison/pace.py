@@ -10,6 +10,7 @@ from pathlib import Path
 
 from lenet_keras.comparison.jobs import Places, train_side_by_side
 from lenet_keras.comparison.plan import PlannedRun
+from lenet_keras.paths import AnyPath
 from lenet_keras.runs import RunFolder
 
 
@@ -74,7 +75,7 @@ def known_pace(runs: Sequence[PlannedRun]) -> dict[str, float]:
     return _by_variant(found)
 
 
-def measured_pace(runs: Sequence[PlannedRun], places: Places, data_dir: Path | None = None) -> dict[str, float]:
+def measured_pace(runs: Sequence[PlannedRun], places: Places, data_dir: AnyPath | None = None) -> dict[str, float]:
     """Return the seconds per epoch of each variant: one epoch of each is trained, side by side, and thrown away.
 
     Args:

@@ -14,6 +14,7 @@ import tomli
 from lenet_keras.config import LARGEST_SEED, WITHOUT_EFFECT, TrainConfig
 from lenet_keras.errors import InvalidArgument, SettingsDiffer, check_integer, check_type, excerpt
 from lenet_keras.models import REGULARISATIONS
+from lenet_keras.paths import AnyPath, local_path
 from lenet_keras.runs import RunFolder
 
 DEFAULT_SEEDS = 5
@@ -131,7 +132,7 @@ def plan_of(regs: Sequence[str], seeds: Sequence[int], settings: Mapping[str, An
     return Plan(dict(zip(names, configs, strict=True)), tuple(seeds))
 
 
-def read_plan(path: Path, settings: Mapping[str, Any], seeds: Sequence[int] | None = None) -> Plan:
+def read_plan(path: AnyPath, settings: Mapping[str, Any], seeds: Sequence[int] | None = None) -> Plan:
     """Read a plan from a TOML file: `seeds`, a table `[settings]` for all variants, and a table for each variant.
 
     A variant is called after its regularisation, or names it with `reg`. Without variants, the four are compared:
@@ -154,6 +155,7 @@ def read_plan(path: Path, settings: Mapping[str, Any], seeds: Sequence[int] | No
     Raises:
         InvalidArgument: the file is missing or is no TOML, or a name or value in it is wrong.
     """
+    path = local_path(path)
     try:
         content = tomli.loads(path.read_text(encoding="utf-8"))
     except OSError as error:

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from lenet_keras.config import WITHOUT_EFFECT, TrainConfig
 from lenet_keras.errors import InvalidArgument
 from lenet_keras.files import write_atomically
+from lenet_keras.paths import AnyPath
 from lenet_keras.runs import RunFolder
 
 RESULT_COLUMNS = (
@@ -77,7 +78,7 @@ class Result:
         return sum(row["seconds"] or 0.0 for row in self.history)
 
 
-def read_result(path: Path, variant: str | None = None) -> Result:
+def read_result(path: AnyPath, variant: str | None = None) -> Result:
     """Read a finished run; without a name, its variant is called after its regularisation.
 
     Raises:
@@ -88,7 +89,7 @@ def read_result(path: Path, variant: str | None = None) -> Result:
     labels, probabilities = folder.read_predictions()
     return Result(
         variant=config.reg if variant is None else variant,
-        path=path,
+        path=folder.path,
         config=config,
         record=record,
         metrics=metrics,

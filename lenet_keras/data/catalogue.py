@@ -5,16 +5,28 @@ Importing this module loads no NumPy and no TensorFlow, so that a command line c
 
 from __future__ import annotations
 
-import difflib
 import string
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
+from typing import Literal, cast
 
-from lenet_keras.errors import InvalidArgument, excerpt
+from lenet_keras.errors import InvalidArgument, did_you_mean, excerpt
 
-DEFAULT_DATASET = "fashion_mnist"
-SAMPLE_DATASET = "fashion_mnist_sample"
+DatasetName = Literal[
+    "fashion_mnist",
+    "mnist",
+    "kmnist",
+    "emnist/balanced",
+    "emnist/byclass",
+    "emnist/bymerge",
+    "emnist/letters",
+    "emnist/digits",
+    "emnist/mnist",
+    "fashion_mnist_sample",
+]
+DEFAULT_DATASET: DatasetName = "fashion_mnist"
+SAMPLE_DATASET: DatasetName = "fashion_mnist_sample"
 IMAGE_SHAPE = (28, 28, 1)  # height, width, channels: of every dataset here
 
 
@@ -40,7 +52,7 @@ class DatasetSpec:
         transposed: whether the stored images have rows and columns swapped; images in memory are upright.
     """
 
-    name: str
+    name: DatasetName
     title: str
     class_names: tuple[str, ...]
     train_size: int
@@ -87,7 +99,7 @@ def _emnist(
     subset: str, title: str, class_names: tuple[str, ...], sizes: tuple[int, int], first_label: int = 0
 ) -> DatasetSpec:
     return DatasetSpec(
-        name=f"emnist/{subset}",
+        name=cast(DatasetName, f"emnist/{subset}"),
         title=f"EMNIST {title}",
         class_names=class_names,
         train_size=sizes[0],
@@ -182,7 +194,7 @@ _ALL = (
     ),
 )
 
-DATASETS: Mapping[str, DatasetSpec] = MappingProxyType({spec.name: spec for spec in _ALL})
+DATASETS: Mapping[DatasetName, DatasetSpec] = MappingProxyType({spec.name: spec for spec in _ALL})
 
 
 def dataset_spec(name: str) -> DatasetSpec:
@@ -195,7 +207,6 @@ def dataset_spec(name: str) -> DatasetSpec:
         InvalidArgument: no such dataset; the message lists those that exist, and a similar name.
     """
     if name in DATASETS:
-        return DATASETS[name]
-    close = difflib.get_close_matches(name, DATASETS, n=1)
-    hint = f" Did you mean {close[0]!r}?" if close else ""
-    raise InvalidArgument(f"Unknown dataset {excerpt(name)}.{hint} Allowed: {', '.join(DATASETS)}.")
+        return DATASETS[cast(DatasetName, name)]
+    guess = did_you_mean(name, DATASETS)
+    raise InvalidArgument(f"Unknown dataset {excerpt(name)}.{guess} Allowed: {', '.join(DATASETS)}.")

@@ -21,7 +21,7 @@ from lenet_keras.data.debian import (
 from lenet_keras.data.idx import IDX_NAMES, exists, holds_idx, read_idx_folder
 from lenet_keras.data.tfds import download_with_tfds, find_prepared, read_prepared, tfds_root
 from lenet_keras.errors import DatasetNotFound, LenetKerasError, NoHomeFolder
-from lenet_keras.paths import cache_folder, local_path
+from lenet_keras.paths import AnyPath, cache_folder, local_path
 
 logger = logging.getLogger(__name__)
 
@@ -37,7 +37,7 @@ class Availability:
     detail: str
 
 
-def load(name: str, data_dir: Path | None = None) -> Dataset:
+def load(name: str, data_dir: AnyPath | None = None) -> Dataset:
     """Find the dataset, fetch it if it is not on this machine, check it, and return it in memory.
 
     Tried in order: a folder that TFDS prepared (`$TFDS_DATA_DIR` or `~/tensorflow_datasets`); IDX files (the Debian
@@ -61,14 +61,14 @@ def load(name: str, data_dir: Path | None = None) -> Dataset:
         DatasetNotFound: `data_dir` does not hold it, or no source can be reached.
         DatasetDamaged: a file is missing or damaged.
     """
-    spec, data_dir = dataset_spec(name), data_dir and local_path(data_dir)
+    spec, data_dir = dataset_spec(name), None if data_dir is None else local_path(data_dir)
     found = _find(spec, data_dir)
     if found is None and data_dir is not None:
         raise DatasetNotFound(_not_in(data_dir, spec), name, data_dir)
     return _read(spec, *(found or _fetch(spec, None)))
 
 
-def prepare(name: str, data_dir: Path | None = None) -> Path:
+def prepare(name: str, data_dir: AnyPath | None = None) -> Path:
     """Do everything needed to make the next `load` quick, check the contents, and return the dataset's folder.
 
     >>> prepare("fashion_mnist_sample").name
@@ -84,13 +84,13 @@ def prepare(name: str, data_dir: Path | None = None) -> Path:
         DatasetNotFound: no source can be reached.
         DatasetDamaged: a file is missing or damaged.
     """
-    spec, data_dir = dataset_spec(name), data_dir and local_path(data_dir)
+    spec, data_dir = dataset_spec(name), None if data_dir is None else local_path(data_dir)
     place, folder = _find(spec, data_dir) or _fetch(spec, data_dir)
     _read(spec, place, folder)
     return folder
 
 
-def availability(name: str, data_dir: Path | None = None) -> list[Availability]:
+def availability(name: str, data_dir: AnyPath | None = None) -> list[Availability]:
     """List the sources that `load` would try, in that order. Looks at folders only: no network, nothing is read.
 
     >>> [source.available for source in availability("fashion_mnist_sample")]
@@ -99,7 +99,7 @@ def availability(name: str, data_dir: Path | None = None) -> list[Availability]:
     Raises:
         InvalidArgument: no such dataset, or a folder that is a URL.
     """
-    spec, data_dir = dataset_spec(name), data_dir and local_path(data_dir)
+    spec, data_dir = dataset_spec(name), None if data_dir is None else local_path(data_dir)
     rows = []
     for place in _places(spec, data_dir):
         folder = place.find(spec)

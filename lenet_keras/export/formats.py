@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from lenet_keras.errors import ExportError, InvalidArgument, LenetKerasError, check_choice, first_line
 from lenet_keras.files import write_atomically
-from lenet_keras.paths import local_path
+from lenet_keras.paths import AnyPath, local_path
 from lenet_keras.runs import RunFolder
 from lenet_keras.runtime import muted_stderr
 from lenet_keras.serving.config import DEFAULT_EXPORT_DIR, check_replaceable, check_saved_model_path, model_name
@@ -81,12 +81,12 @@ def check_extra(file_format: str) -> None:
 
 
 def export_run_file(
-    run_dir: Path,
+    run_dir: AnyPath,
     file_format: str,
-    export_dir: Path = DEFAULT_EXPORT_DIR,
+    export_dir: AnyPath = DEFAULT_EXPORT_DIR,
     *,
     int8: bool = False,
-    data_dir: Path | None = None,
+    data_dir: AnyPath | None = None,
 ) -> FileExport:
     """Publish the model of the run in `run_dir` as `<export_dir>/<model>/<model>.tflite`, `.int8.tflite` or `.onnx`.
 

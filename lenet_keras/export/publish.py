@@ -17,7 +17,7 @@ from lenet_keras.checkpoint import capture, checksum
 from lenet_keras.data.arrays import Split
 from lenet_keras.data.catalogue import dataset_spec
 from lenet_keras.data.load import load
-from lenet_keras.errors import ExportError, InvalidArgument, check_integer, first_line
+from lenet_keras.errors import ExportError, InvalidArgument, check_integer, first_line, python_value
 from lenet_keras.export.card import model_card
 from lenet_keras.export.signatures import write_saved_model, write_warmup
 from lenet_keras.export.verify import ExportCheck
@@ -25,7 +25,7 @@ from lenet_keras.files import sync, temporary_folder
 from lenet_keras.inference.run_model import load_run_model
 from lenet_keras.inference.saved_model import Origin, is_saved_model, read_origin, write_origin
 from lenet_keras.models import parse_reg
-from lenet_keras.paths import local_path
+from lenet_keras.paths import AnyPath, local_path
 from lenet_keras.runs import RunFolder
 from lenet_keras.serving.config import (
     CARD,
@@ -47,10 +47,10 @@ logger = logging.getLogger(__name__)
 
 
 def export_run(
-    run_dir: Path,
-    export_dir: Path = DEFAULT_EXPORT_DIR,
+    run_dir: AnyPath,
+    export_dir: AnyPath = DEFAULT_EXPORT_DIR,
     *,
-    data_dir: Path | None = None,
+    data_dir: AnyPath | None = None,
     keep: int | None = None,
 ) -> Path:
     """Publish the model of the run in `run_dir` as the next version in `export_dir`, and name it in metrics.json.
@@ -79,6 +79,7 @@ def export_run(
         ExportError: the export failed and left no version.
         OSError: the version is published, but what goes with it could not be written.
     """
+    keep = python_value(keep)
     if keep is not None:
         check_integer("keep", keep, 1)
     folder, export_dir = RunFolder(run_dir), local_path(export_dir)
@@ -100,7 +101,7 @@ def export_run(
     return version
 
 
-def published_version(run_dir: Path, export_dir: Path = DEFAULT_EXPORT_DIR) -> Path | None:
+def published_version(run_dir: AnyPath, export_dir: AnyPath = DEFAULT_EXPORT_DIR) -> Path | None:
     """Return the newest version in `export_dir` that has the weights of the run in `run_dir`; None if there is none.
 
     If metrics.json names no export, the one found is named there.

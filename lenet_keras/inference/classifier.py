@@ -22,12 +22,12 @@ from lenet_keras.inference.images import GreyImage, as_image, encode_png, read_i
 from lenet_keras.inference.measure import Predictor, loss_and_accuracy, softmax
 from lenet_keras.inference.run_model import load_run_model
 from lenet_keras.inference.saved_model import open_saved_model
-from lenet_keras.paths import local_path
+from lenet_keras.paths import AnyPath, local_path
 from lenet_keras.runs import RunFolder
 from lenet_keras.serving.client import ServingClient
 from lenet_keras.serving.config import is_version, model_folders, version_folders
 
-ImageSource = str | Path | npt.NDArray[np.uint8]
+ImageSource = AnyPath | npt.NDArray[np.uint8]
 
 
 @dataclass(frozen=True)
@@ -124,7 +124,7 @@ class Classifier:
             )
         ]
 
-    def evaluate(self, dataset: str | None = None, *, data_dir: Path | None = None) -> dict[str, Any]:
+    def evaluate(self, dataset: str | None = None, *, data_dir: AnyPath | None = None) -> dict[str, Any]:
         """Measure the model on a dataset's test images, as the function `evaluate` does."""
         name = dataset or self.dataset
         if name is None:
@@ -157,7 +157,7 @@ class Classifier:
 
 
 def predict(
-    source: str | Path, images: Sequence[ImageSource], *, invert: bool = False, wait: float = 30.0
+    source: AnyPath, images: Sequence[ImageSource], *, invert: bool = False, wait: float = 30.0
 ) -> list[Prediction]:
     """Predict the class of each image.
 
@@ -182,7 +182,7 @@ def predict(
         return classifier.predict(images, invert=invert)
 
 
-def evaluate(source: str | Path, dataset: str | None = None, *, data_dir: Path | None = None) -> dict[str, Any]:
+def evaluate(source: AnyPath, dataset: str | None = None, *, data_dir: AnyPath | None = None) -> dict[str, Any]:
     """Measure a model on a dataset's test images.
 
     >>> evaluate("runs/fashion_mnist_sample/none/7")["images"]
@@ -208,7 +208,7 @@ def evaluate(source: str | Path, dataset: str | None = None, *, data_dir: Path |
         return classifier.evaluate(dataset, data_dir=data_dir)
 
 
-def open_classifier(source: str | Path, *, wait: float = 30.0) -> Classifier:
+def open_classifier(source: AnyPath, *, wait: float = 30.0) -> Classifier:
     """Open the model of a run, an exported model or a served one.
 
     >>> with open_classifier("runs/fashion_mnist_sample/none/7") as classifier:
@@ -260,7 +260,7 @@ def open_server(url: str, *, wait: float = 30.0) -> Classifier:
     return Classifier(str(client.endpoint), answer, None, close=client.close)
 
 
-def newest_export(export_dir: Path) -> Path:
+def newest_export(export_dir: AnyPath) -> Path:
     """Return the version folder that was exported last, over all models in `export_dir`.
 
     >>> from tempfile import TemporaryDirectory

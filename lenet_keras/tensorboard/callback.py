@@ -150,12 +150,18 @@ def _by_run(metrics: Mapping[str, float]) -> dict[str, dict[str, float]]:
 def _graph_of_layers(model: keras.Model) -> tf.compat.v1.GraphDef:
     # The model in training mode, so that dropout is included. Tracing runs nothing and changes no variable. All
     # operations have the model's name as their outermost scope, a box that one would have to open to see the layers.
-    # Without it the Graphs tab shows a box per layer at once.
+    # Without it the Graphs tab shows a box per layer at once. Keras opens a layer's scope twice, so TensorFlow numbers
+    # the second, which holds the operations.
     images = tf.TensorSpec(model.input.shape, model.input.dtype, "images")
     traced = tf.function(lambda images: model(images, training=True), autograph=False).get_concrete_function(images)
     graph = traced.graph.as_graph_def(add_shapes=True)
-    outermost = re.compile(rf"^(\^?){re.escape(model.name)}(_\d+)?/")  # "^" marks a control dependency
+    layers = "|".join(re.escape(layer.name) for layer in model.layers)
+    scopes = re.compile(rf"^(\^?){re.escape(model.name)}(?:_\d+)?/(?:({layers})_\d+/)?")  # "^": a control dependency
     for node in graph.node:
-        node.name = outermost.sub(r"\1", node.name)
-        node.input[:] = [outermost.sub(r"\1", name) for name in node.input]
+        node.name = scopes.sub(_layer_first, node.name)
+        node.input[:] = [scopes.sub(_layer_first, name) for name in node.input]
     return graph
+
+
+def _layer_first(scopes: re.Match[str]) -> str:
+    return scopes[1] + (f"{scopes[2]}/" if scopes[2] else "")

@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
-from tensorboard.plugins.hparams import api_pb2
-from tensorboard.plugins.hparams import summary as hparams_summary
-from tensorboard.plugins.hparams import summary_v2 as hp  # its `api` needs tf.keras, which may be a legacy one
 
 from lenet_keras.errors import InvalidArgument
 from lenet_keras.runs import event_files
@@ -22,40 +18,33 @@ from lenet_keras.tensorboard.figures import confusion_matrix, draw_confusion_mat
 def write_test_report(
     run_dir: Path,
     *,
-    settings: Mapping[str, bool | int | float | str],
     images: NDArray[np.uint8],
     labels: NDArray[np.int64],
     probabilities: NDArray[np.float32],
     history: Sequence[Mapping[str, float]],
     class_names: Sequence[str],
-    loss: float,
     step: int,
 ) -> None:
     """Write the test results of a finished run for TensorBoard, to the run's subfolder `test`.
 
-    They are loss and accuracy, the confusion matrix and the most confident mistakes (tags `test/...`), and a session
-    for the HParams tab: the settings, with test loss and accuracy as its metrics. An earlier report is replaced.
+    They are the confusion matrix and the most confident mistakes (tags `test/...`), and curves if the test images were
+    measured after every epoch. An earlier report is replaced.
 
     Args:
         run_dir: the run folder, which must exist.
-        settings: what distinguishes this run from others, the columns of the HParams tab.
         images: uint8 [N, H, W, 1], 0 to 255: the test images.
         labels: int64 [N]: their classes, 0 to C-1.
         probabilities: float32 [N, C]: the model's softmax outputs for `images`, dropout off.
         history: the rows of all epochs; what they record of the test images is drawn as curves.
         class_names: C names, in the order of the classes.
-        loss: mean loss over the test images.
         step: the last epoch, counted from 0 as on the axes of the curves.
 
     Raises:
         InvalidArgument: the arrays disagree in length, there are no images, or a label is not among the classes.
-        TypeError: a setting is not a bool, number or string.
         OSError: the folder cannot be written to.
     """
     _check(images, labels, probabilities, class_names)
     # Everything that can fail comes before the first event is written.
-    session_start = hp.hparams_pb(dict(settings), trial_id=_trial_id(run_dir))
-    session_end = hparams_summary.session_end_pb(api_pb2.STATUS_SUCCESS)
     predicted = probabilities.argmax(axis=1)
     matrix = draw_confusion_matrix(confusion_matrix(labels, predicted, len(class_names)), class_names)
     mistakes = draw_mistakes(images, labels, probabilities, class_names)
@@ -66,26 +55,15 @@ def write_test_report(
     with raising_os_errors(folder):
         writer = tf.summary.create_file_writer(str(folder))
         with writer.as_default(step):
-            tf.summary.experimental.write_raw_pb(session_start.SerializeToString(), step=0)
             for epoch, row in enumerate(history):
                 for name in ("loss", "accuracy"):
                     if f"test_{name}" in row:
                         tf.summary.scalar(f"epoch/{name}", row[f"test_{name}"], step=epoch)
-            tf.summary.scalar("test/loss", loss)
-            tf.summary.scalar("test/accuracy", np.mean(predicted == labels))
             tf.summary.image("test/confusion matrix", matrix[np.newaxis])
             tf.summary.image("test/most confident mistakes", mistakes[np.newaxis])
-            tf.summary.experimental.write_raw_pb(session_end.SerializeToString(), step=0)
         writer.close()
     for file in earlier:
         file.unlink()
-
-
-def _trial_id(run_dir: Path) -> str:
-    # The HParams tab merges runs of the same name into one row. The end of the path is what people recognise, and all
-    # that the column has room for; the digits distinguish runs whose paths end alike.
-    path = run_dir.resolve()
-    return f"{'/'.join(path.parts[-2:])} ({hashlib.sha256(str(path).encode()).hexdigest()[:4]})"
 
 
 def _check(

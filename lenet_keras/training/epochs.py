@@ -95,8 +95,10 @@ class Epochs:
         self._best = state.best
         self._stopped_of = state.stopped_of
 
-    def run(self, callbacks: Sequence[keras.callbacks.Callback], save: Save) -> None:
+    def run(self, callbacks: Sequence[keras.callbacks.Callback], save: Save, verbose: int = 0) -> None:
         """Train the remaining epochs, calling `save` with the state at the end of each; end with the best weights.
+
+        Keras's own progress bar is shown if `verbose` says so.
 
         A first Ctrl-C waits until the loop is between two calls, if Python's own handler would have raised
         `KeyboardInterrupt` anywhere.
@@ -109,7 +111,12 @@ class Epochs:
         """
         self.model.stop_training = False
         listeners = keras.callbacks.CallbackList(
-            list(callbacks), model=self.model, epochs=self._config.epochs, steps=self._loop.steps, verbose=0
+            list(callbacks),
+            add_progbar=verbose != 0,
+            model=self.model,
+            epochs=self._config.epochs,
+            steps=self._loop.steps,
+            verbose=verbose,
         )
         self._is_consistent = True
         with self._ctrl_c.held_back():

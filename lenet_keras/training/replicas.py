@@ -69,7 +69,7 @@ def replicated(model: keras.Model, replicas: int, precision: str = "float32") ->
         if isinstance(layer, keras.layers.BatchNormalization):
             return keras.layers.BatchNormalization.from_config({**config, "synchronized": replicas > 1})
         if isinstance(layer, keras.layers.Dropout):
-            return SharedDropout.from_config(config)
+            return share_masks(keras.layers.Dropout.from_config(config))
         return type(layer).from_config(config)
 
     copied = keras.models.clone_model(model, clone_function=copy)
@@ -93,23 +93,27 @@ def compile_model(model: keras.Model, config: TrainConfig) -> None:
         model.optimizer.build(model.trainable_variables)
 
 
-class SharedDropout(keras.layers.Dropout):  # type: ignore[misc]  # Keras ships no types
-    """Dropout whose masks do not depend on how many replicas share a batch.
+def share_masks(dropout: keras.layers.Dropout) -> keras.layers.Dropout:
+    """Make the masks of a layer independent of how many replicas share a batch, and return it.
 
     Keras's own draws the same mask in each replica. Here the numbers for a batch, in row order, are a stretch of
     Philox's stream (Salmon et al. 2011, "Parallel random numbers: as easy as 1, 2, 3"), and a replica starts where its
     rows do. Inputs are [N, ...], with the same N in each replica.
+
+    The layer is not of a class of our own, so that a model saved by a callback loads without this package.
     """
 
-    def call(self, inputs: tf.Tensor, training: bool = False) -> tf.Tensor:
-        """If `training`, set a fraction `rate` of the inputs to 0 and divide the others by `1 - rate`."""
-        if not training or self.rate == 0:
+    def call(inputs: tf.Tensor, training: bool = False) -> tf.Tensor:
+        if not training or dropout.rate == 0:
             return inputs
         replica = tf.distribute.get_replica_context()
         rows_before = 0 if replica is None else replica.replica_id_in_sync_group * tf.shape(inputs)[0]
-        drawn = _uniform(self.seed_generator.next(), rows_before, tf.shape(inputs)[0], math.prod(inputs.shape[1:]))
+        drawn = _uniform(dropout.seed_generator.next(), rows_before, tf.shape(inputs)[0], math.prod(inputs.shape[1:]))
         drawn = tf.reshape(drawn, tf.shape(inputs))
-        return tf.where(drawn >= self.rate, inputs / (1 - self.rate), tf.zeros_like(inputs))
+        return tf.where(drawn >= dropout.rate, inputs / (1 - dropout.rate), tf.zeros_like(inputs))
+
+    dropout.call = call
+    return dropout
 
 
 def _uniform(seed: tf.Tensor, first_row: Any, rows: Any, columns: int) -> tf.Tensor:

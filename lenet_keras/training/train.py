@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 from lenet_keras.backend import keras
 from lenet_keras.checkpoint import StateStore, TrainingState, decode, encode
@@ -22,34 +23,68 @@ from lenet_keras.distribution.workers import Workers
 from lenet_keras.errors import InvalidArgument, LenetKerasError, RunDamaged, RunNotFound
 from lenet_keras.files import replacing
 from lenet_keras.inference.measure import Predictor, loss_and_accuracy, softmax
+from lenet_keras.inference.run_model import load_run_model
+from lenet_keras.paths import AnyPath
 from lenet_keras.runs import RunFolder
 from lenet_keras.runtime import command, git_commit, processor, versions
 from lenet_keras.tensorboard.callback import EpochLog
+from lenet_keras.tensorboard.hparams import write_hparams
 from lenet_keras.tensorboard.report import write_test_report
 from lenet_keras.training.epochs import Epochs
 from lenet_keras.training.finished import left_alone, own_settings
-from lenet_keras.training.replicas import trained_model, training_model
+from lenet_keras.training.replicas import compile_model, trained_model, training_model
 
 logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class TrainResult:
-    """A finished run: its folder, and the content of its metrics.json."""
+    """A finished run. What it left in its folder is read when it is first asked for.
+
+    Attributes:
+        run_dir: its folder.
+        metrics: the content of its metrics.json: loss and accuracy of each split, measured after training.
+    """
 
     run_dir: Path
     metrics: dict[str, Any]
 
+    @functools.cached_property
+    def history(self) -> dict[str, list[float]]:
+        """The metrics of the epochs by name, as in `keras.callbacks.History.history`: "loss", "val_accuracy"...
+
+        Raises:
+            RunDamaged: history.csv is missing or damaged.
+        """
+        rows = RunFolder(self.run_dir).read_history()
+        recorded = [name for name in rows[0] if name != "epoch" and rows[0][name] is not None]
+        return {name: [cast(float, row[name]) for row in rows] for name in recorded}
+
+    @functools.cached_property
+    def model(self) -> keras.Model:
+        """The trained model: plain Keras in float32, compiled, pixels [N, 28, 28, 1] in 0..255 to logits.
+
+        Its optimizer starts anew; `keras.saving.load_model(run_dir / "model.keras")` has that of the training.
+
+        Raises:
+            RunDamaged: model.keras is missing or damaged.
+        """
+        folder = RunFolder(self.run_dir)
+        model = load_run_model(folder)
+        compile_model(model, folder.read_config())
+        return model
+
 
 def train(
     config: TrainConfig,
-    run_dir: Path,
+    run_dir: AnyPath,
     *,
-    data_dir: Path | None = None,
+    data_dir: AnyPath | None = None,
     resume: bool | Literal["auto"] = False,
     overwrite: bool = False,
     callbacks: Sequence[keras.callbacks.Callback] = (),
     cluster_timeout: float = DEFAULT_CLUSTER_TIMEOUT,
+    verbose: Literal[0, 1, 2] = 0,
 ) -> TrainResult:
     """Train a LeNet-5 variant, measure it once on every image, and leave the record in `run_dir`.
 
@@ -61,9 +96,9 @@ def train(
     the chief reads and writes `run_dir`; it decides what to do, and tells the others when they join.
 
     >>> config = TrainConfig(dataset="fashion_mnist_sample", epochs=1)
-    >>> result = train(config, Path("runs/first"))
-    >>> sorted(result.metrics["test"])
-    ['accuracy', 'loss']
+    >>> result = train(config, "runs/first")
+    >>> sorted(result.metrics["test"]), len(result.history["val_accuracy"]), result.model.count_params()
+    (['accuracy', 'loss'], 1, 61706)
 
     Args:
         config: the settings.
@@ -76,6 +111,7 @@ def train(
         callbacks: further Keras callbacks. `on_train_batch_end` is called once for several steps, with the number of
             the last one, as under Keras's `steps_per_execution`. In a cluster each worker has its own.
         cluster_timeout: seconds within which all workers must join.
+        verbose: what to print of the progress, as Keras's `fit` does: 0, nothing; 1, a bar for each epoch; 2, a line.
 
     Raises:
         RunExists: `run_dir` holds a run, and neither `resume` nor `overwrite` is true.
@@ -144,7 +180,7 @@ def train(
                 if state.progress.step == 0:
                     folder.write_history(state.history)
 
-        epochs.run(callbacks, save)
+        epochs.run(callbacks, save, verbose=verbose if is_chief else 0)
         metrics = _finalize(folder, config, dataset, (training, validation), epochs, placement.workers)
         return TrainResult(folder.path, metrics)
 
@@ -257,13 +293,17 @@ def _finalize(
         folder.write_predictions(dataset.test.labels, probabilities)
         write_test_report(
             folder.path,
-            settings=config.shown(),
             images=dataset.test.images,
             labels=dataset.test.labels,
             probabilities=probabilities,
             history=epochs.history,
             class_names=dataset.spec.class_names,
-            loss=test["loss"],
+            step=len(epochs.history) - 1,
+        )
+        write_hparams(
+            folder.path,
+            settings=config.with_effect(),
+            metrics={"train": training, "validation": validation, "test": test},
             step=len(epochs.history) - 1,
         )
         with replacing(folder.model_keras) as temporary:

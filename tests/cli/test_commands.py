@@ -202,17 +202,21 @@ def test_data_prepare_checks_a_dataset_and_prints_its_folder(run, tmp_path):
     assert process.stdout.strip().endswith("fashion_mnist_sample")
 
 
-def test_tensorboard_serves_the_runs(lenet_keras, trained):
+def test_tensorboard_serves_the_runs_and_a_second_one_says_that_the_port_is_taken(lenet_keras, run, trained):
     work, _ = trained
     process = subprocess.Popen(
         [lenet_keras, "tensorboard", "--port", "0"], cwd=work, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     )
     try:
-        address = next(found[0] for line in process.stderr if (found := re.search(r"http://\S+", line)))
+        address = re.fullmatch(r"TensorBoard: (http://127.0.0.1:\d+/)\?\S+\n", process.stdout.readline())[1]
+        second = run("tensorboard", "--port", address.rpartition(":")[2].rstrip("/"), cwd=work)
+        assert (second.returncode, len(second.stderr.splitlines()), second.stdout) == (1, 1, "")
+        assert "already in use. Choose another with --port" in second.stderr
         direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
         with direct.open(f"{address}data/runs", timeout=60) as answer:
             runs = set(json.load(answer))
-        assert {f"fashion_mnist_sample/weight_decay/0/{run}" for run in ("train", "validation", "test")} <= runs
+        of_run = "fashion_mnist_sample/weight_decay/0"
+        assert {of_run, *(f"{of_run}/{split}" for split in ("train", "validation", "test"))} <= runs
     finally:
         process.terminate()
         _, rest = process.communicate(timeout=60)

@@ -21,7 +21,7 @@ def call(monkeypatch, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--reg", "droput"], "reg must be one of none, dropout, batch_norm, weight_decay"),
+        (["--reg", "droput"], "'droput' is not one of 'none', 'dropout', 'batch_norm', 'weight_decay'"),
         (["--reg", "none", "--reg", "none"], "regularisations must differ from each other"),
         (["--task", "3/2"], "expected I/N with I from 1 to N, such as 1/4. Received: 3/2"),
         (["--task", "one"], "expected I/N"),

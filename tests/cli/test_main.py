@@ -98,6 +98,42 @@ def test_what_was_tried_for_a_dataset_is_a_list_of_lines_and_names_stay_on_their
     assert len(lines) == 4
 
 
+def test_a_message_of_several_lines_keeps_them_wherever_it_comes_from(monkeypatch):
+    missing = errors.DatasetNotFound("MNIST was not found. Tried:", "mnist", None, ["TFDS: no answer\nb", "IDX: none"])
+
+    def fail(**_):
+        raise LenetKerasError(f"none/0: {missing}")  # as of a training in another process
+
+    monkeypatch.setattr(command, "callback", fail)
+    assert CliRunner().invoke(main, ["models"]).stderr.splitlines() == [
+        "Error: none/0: MNIST was not found. Tried:", "  TFDS: no answer\\nb", "  IDX: none",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["trian"], "No such command 'trian'. Did you mean 'train'?"),
+        (["xyzzy"], "No such command 'xyzzy'."),
+        (["train", "--reg", "droput"], "'weight_decay'. Did you mean 'dropout'?"),
+        (["train", "--reg", "dropout+weight_dcay"], "'weight_decay'. Did you mean 'weight_decay'?"),
+        (["compare", "--reg", "droput"], "'weight_decay'. Did you mean 'dropout'?"),
+        (["models", "droput"], "'weight_decay'. Did you mean 'dropout'?"),
+        (["train", "--dataset", "fashon_mnist"], "Did you mean 'fashion_mnist'?"),
+        (["export", "--format", "onxx", "."], "Did you mean 'onnx'?"),
+    ],
+)
+def test_a_mistyped_command_or_value_gets_a_guess(arguments, message):
+    result = CliRunner().invoke(main, arguments)
+    assert result.exit_code == 2
+    assert result.stderr.splitlines()[-1].endswith(message)
+
+
+def test_a_combination_is_accepted_by_its_name():
+    result = CliRunner().invoke(main, ["models", "weight_decay+dropout"])
+    assert result.stdout.startswith("LeNet-5, dropout+weight_decay: 61,706 parameters")
+
+
 def test_progress_of_the_library_is_shown_on_stderr_once(monkeypatch):
     def report(**_):
         logging.getLogger("lenet_keras.data.load").info("mnist: found in %s", "/sets")

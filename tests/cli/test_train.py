@@ -1,8 +1,6 @@
 """`lenet-keras train` as a user sees it."""
 
 import json
-import os
-import pty
 import re
 import shutil
 import signal
@@ -72,26 +70,6 @@ def test_the_same_seed_gives_the_same_weights_in_another_process(run, trained, t
     assert first.variables.keys() == second.variables.keys()
     for name, value in first.variables.items():
         np.testing.assert_array_equal(second.variables[name], value)
-
-
-def test_a_terminal_shows_bars(lenet_keras, tmp_path):
-    terminal, inner = pty.openpty()
-    process = subprocess.Popen(
-        [lenet_keras, "train", *SAMPLE, "--epochs", "1", "--no-export", "--json"],
-        cwd=tmp_path, stderr=inner, stdout=subprocess.DEVNULL, env={**os.environ, "TERM": "xterm", "COLUMNS": "120"},
-    )  # fmt: skip
-    os.close(inner)
-    shown = b""
-    while True:
-        try:
-            shown += os.read(terminal, 4096)
-        except OSError:  # the other side is closed
-            break
-    os.close(terminal)
-    assert process.wait() == 0
-    assert "1/1" in shown.decode()
-    assert "━" in shown.decode()
-    assert "epoch 1/1:" not in shown.decode()
 
 
 def test_an_earlier_run_is_kept_and_the_message_says_how_to_continue(run, trained):

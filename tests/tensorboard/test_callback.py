@@ -108,7 +108,7 @@ def test_the_graph_shows_a_box_for_each_layer(run_dir, read):
     graph = GraphDef.FromString(read(run_dir / "train").Graph().SerializeToString())
     names = [node.name for node in graph.node]
     assert len(set(names)) == len(names)
-    boxes = {name.split("/")[0].removesuffix("_1") for name in names if "/" in name}
+    boxes = {name.split("/")[0] for name in names if "/" in name}
     assert boxes == {"flatten", "drop", "logits"}
     known = set(names)
     assert {source.lstrip("^").split(":")[0] for node in graph.node for source in node.input} <= known

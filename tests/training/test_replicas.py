@@ -1,6 +1,7 @@
 """A batch shared by several devices: the same training as on one."""
 
 import functools
+import zipfile
 
 import keras
 import numpy as np
@@ -210,6 +211,32 @@ def test_what_is_saved_is_plain_keras_in_float32(tmp_path):
     assert not model.get_layer("c1_norm").synchronized
     assert {layer.dtype_policy.name for layer in model.layers} == {"float32"}
     assert int(model.optimizer.iterations) == 400 // 64  # Keras alone can continue its training
+
+
+@pytest.mark.parametrize("devices", [1, 2])
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_what_a_callback_saves_is_loaded_without_this_package_and_measures_the_same(
+    dataset, tmp_path, precision, devices
+):
+    settings = config(reg="dropout+batch_norm+weight_decay", precision=precision, devices=DEVICES[devices])
+    model = training_model(settings, place(settings))
+    checkpoints = [
+        keras.callbacks.ModelCheckpoint(tmp_path / "whole.keras"),
+        keras.callbacks.ModelCheckpoint(tmp_path / "of.weights.h5", save_weights_only=True),
+    ]
+    keras.callbacks.CallbackList(checkpoints, model=model).on_epoch_end(0, {"loss": 0.5})
+    described = zipfile.ZipFile(tmp_path / "whole.keras").read("config.json").decode()
+    assert "lenet_keras" not in described
+
+    images = dataset.test.images[:32].astype("float32")
+    loaded = keras.saving.load_model(tmp_path / "whole.keras")
+    np.testing.assert_array_equal(loaded(images), model(images))
+    assert type(loaded.get_layer("c5_dropout")) is keras.layers.Dropout
+    for ours, theirs in zip(loaded.variables, model.variables, strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+    plain = build_lenet5("dropout+batch_norm+weight_decay")
+    plain.load_weights(tmp_path / "of.weights.h5")
+    np.testing.assert_allclose(plain(images), model(images), atol=1e-4 if precision == "float32" else 0.1)
 
 
 @pytest.mark.parametrize("precision", [name for name in PRECISIONS if name != "float32"])  # all else is in float32

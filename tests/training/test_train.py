@@ -26,7 +26,7 @@ from lenet_keras.errors import (
 from lenet_keras.inference.measure import Predictor, softmax
 from lenet_keras.inference.run_model import load_run_model
 from lenet_keras.records import HISTORY_COLUMNS
-from lenet_keras.runs import RunFolder
+from lenet_keras.runs import RunFolder, event_files
 from lenet_keras.training.replicas import plain_model
 
 from .comparison import assert_same_run, config, variables, without_times
@@ -61,7 +61,9 @@ def test_a_training_is_the_same_whatever_keras_was_told_globally(sample_run, tmp
 
 def test_the_run_folder_holds_the_record(sample_run):
     folder = RunFolder(sample_run)
-    assert sorted(path.name for path in sample_run.iterdir()) == [
+    events = event_files(sample_run)
+    assert len(events) == 1
+    assert sorted(path.name for path in sample_run.iterdir() if path not in events) == [
         ".lock", "config.json", "history.csv", "metrics.json", "model.keras", "state.npz", "state.previous.npz",
         "test", "test_predictions.npz", "train", "validation",
     ]  # fmt: skip
@@ -109,6 +111,31 @@ def test_an_interrupted_run_is_bit_identical_to_an_uninterrupted_one(tmp_path, r
     assert not RunFolder(tmp_path / "broken").is_finished
     train(settings, tmp_path / "broken", resume=True)
     assert_same_run(tmp_path / "whole", tmp_path / "broken")
+
+
+def test_a_result_has_the_history_and_the_trained_model(sample_run):
+    """A finished run gives them as well as one that was just trained."""
+    result = train(config(batch_size=32, seed=7), str(sample_run), resume=True)
+    rows = without_times(sample_run / "history.csv")
+    assert result.history["val_accuracy"] == [float(row["val_accuracy"]) for row in rows]
+    assert len(result.history["images_per_second"]) == 3
+    assert "test_loss" not in result.history  # not recorded
+    test = load("fashion_mnist_sample").test
+    loss, accuracy = result.model.evaluate(test.images.astype("float32"), test.labels, verbose=0)
+    assert loss == pytest.approx(result.metrics["test"]["loss"], rel=1e-4)
+    assert accuracy == pytest.approx(result.metrics["test"]["accuracy"], abs=1e-6)
+
+
+def test_progress_is_shown_as_keras_does_when_asked_and_a_second_training_warns_of_nothing(tmp_path, capsys, caplog):
+    for number in range(2):
+        train(config(epochs=1, batch_size=200), tmp_path / str(number))
+        assert capsys.readouterr().out == ""
+    train(config(epochs=2, batch_size=200), str(tmp_path / "shown"), verbose=1)
+    shown = capsys.readouterr().out
+    assert "Epoch 2/2" in shown
+    assert "2/2" in shown
+    assert "val_accuracy" in shown
+    assert [record.getMessage() for record in caplog.records if record.levelname == "WARNING"] == []
 
 
 def test_seeds_give_different_runs(tmp_path, sample_run):
