@@ -11,6 +11,7 @@ the model as Keras computes it, without the faster batch normalisation of `lenet
 from __future__ import annotations
 
 import argparse
+import contextlib
 import functools
 import math
 import os
@@ -22,6 +23,7 @@ from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from unittest import mock
 
 from peers import machine
 
@@ -42,15 +44,16 @@ def record(config: TrainConfig, is_plain: bool) -> tuple[keras.Model, dict[str, 
 
     from lenet_keras.checkpoint import EpochProgress
     from lenet_keras.data.arrays import Split
-    from lenet_keras.training import loop as training
+    from lenet_keras.training.loop import TrainingLoop
     from lenet_keras.training.replicas import plain_model
 
-    if is_plain:
-        training.training_call = lambda model: functools.partial(model, training=True)
     model, noise = plain_model(config), np.random.default_rng(0)
     count = STEPS * config.batch_size
     split = Split(noise.integers(0, 256, (count, 28, 28, 1), np.uint8), noise.integers(0, 10, count))
-    loop = training.TrainingLoop(model, split, config.batch_size, tf.distribute.OneDeviceStrategy("CPU:0"))
+    call = functools.partial(model, training=True)
+    keras_step = mock.patch("lenet_keras.training.loop.training_call", return_value=call)
+    with keras_step if is_plain else contextlib.nullcontext():
+        loop = TrainingLoop(model, split, config.batch_size, tf.distribute.OneDeviceStrategy("CPU:0"))
     order = loop.order(0, 0)
     loop.advance(order, EpochProgress(), loop.steps)
     with tempfile.TemporaryDirectory() as folder:
@@ -114,7 +117,8 @@ def flops(model: keras.Model, name: str, batch_size: int) -> float | None:
         return None
     for layer in model.layers:
         if hasattr(layer, "kernel") and re.search(rf"/{layer.name}(_\d+)?/", name):
-            return 2.0 * batch_size * math.prod(layer.output.shape[1:-1]) * math.prod(layer.kernel.shape)
+            count: float = 2.0 * batch_size * math.prod([*layer.output.shape[1:-1], *layer.kernel.shape])
+            return count
     return None
 
 
