@@ -8,6 +8,7 @@ import statistics
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -43,16 +44,25 @@ def loop_speed(config: TrainConfig, images: int) -> float | None:
     return loop.steps * config.batch_size / progress.seconds if placement.workers.is_chief else None
 
 
-def in_turn(commands: Mapping[str, Sequence[str]], rounds: int) -> dict[str, list[Any]]:
-    """Run each peer's Python program in turn, `rounds` times; return the figures that it prints last."""
+def in_turn(commands: Mapping[str, Sequence[str]], rounds: int, processes: int = 1) -> dict[str, list[Any]]:
+    """Run each peer's Python program in turn, `rounds` times; return the figures that it prints last.
+
+    With several `processes`, so many of a peer run at a time, and their figures are added up.
+    """
     figures: dict[str, list[Any]] = {peer: [] for peer in commands}
     environment = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"}
-    for _ in range(rounds):
-        for peer, command in commands.items():
-            answer = subprocess.run(
-                [sys.executable, *command], capture_output=True, text=True, check=True, env=environment
-            )
-            figures[peer].append(json.loads(answer.stdout.splitlines()[-1]))
+
+    def run(command: Sequence[str]) -> Any:
+        answer = subprocess.run([sys.executable, *command], capture_output=True, text=True, env=environment)
+        if answer.returncode:
+            sys.exit(f"{' '.join(command)} failed:\n{answer.stderr}")
+        return json.loads(answer.stdout.splitlines()[-1])
+
+    with ThreadPoolExecutor(processes) as pool:
+        for _ in range(rounds):
+            for peer, command in commands.items():
+                found = list(pool.map(run, [command] * processes))
+                figures[peer].append(sum(found) if processes > 1 else found[0])
     return figures
 
 

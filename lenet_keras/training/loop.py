@@ -11,6 +11,7 @@ import tensorflow as tf
 from lenet_keras.backend import keras
 from lenet_keras.checkpoint import EpochProgress
 from lenet_keras.data.arrays import Split, epoch_order
+from lenet_keras.training.fast_step import training_call
 
 # Python is entered once per this many steps: rarely enough to cost nothing, often enough for a progress bar and
 # Ctrl-C.
@@ -47,6 +48,7 @@ class TrainingLoop:
         self.steps = self.size // batch_size
         self.steps_per_call = max(1, min(STEPS_PER_CALL, IMAGES_PER_CALL // batch_size))
         self._strategy = strategy
+        self._call = training_call(model)
         self._images = self._on_each_device(split.images)
         self._labels = self._on_each_device(split.labels)
         # Not the whole step: communication between devices cannot be compiled (keras-team/keras#19005).
@@ -96,7 +98,7 @@ class TrainingLoop:
         # AutoGraph is for this loop only: to convert the step, which has no control flow, takes half a second.
         replica_step = tf.autograph.experimental.do_not_convert(self._replica_step)
         while step < stop and tf.math.is_finite(loss_sum):
-            chosen = order[step * self.batch_size : (step + 1) * self.batch_size]
+            chosen = tf.slice(order, [step * self.batch_size], [self.batch_size])
             replicas = self._strategy.run(replica_step, args=(chosen, self._images, self._labels))
             sums = self._strategy.reduce("SUM", replicas, axis=None)
             loss_sum += tf.cast(sums[0], tf.float64)
@@ -107,7 +109,7 @@ class TrainingLoop:
     def _replica_step(self, chosen: tf.Tensor, images: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
         share = self.batch_size // self._strategy.num_replicas_in_sync
         first = tf.distribute.get_replica_context().replica_id_in_sync_group * share
-        chosen = chosen[first : first + share]
+        chosen = tf.slice(chosen, [first], [share])
         images, labels = tf.gather(images, chosen), tf.gather(labels, chosen)
         gradients, sums = self._compute(images, labels)
         self.model.optimizer.apply(gradients, self.model.trainable_variables)
@@ -115,7 +117,7 @@ class TrainingLoop:
 
     def _gradients(self, images: tf.Tensor, labels: tf.Tensor) -> tuple[list[tf.Tensor], tf.Tensor]:
         with tf.GradientTape() as tape:
-            logits = self.model(tf.cast(images, tf.float32), training=True)
+            logits = self._call(tf.cast(images, tf.float32))
             losses = tf.nn.sparse_softmax_cross_entropy_with_logits(labels, logits)
             # Divided by the batch size of all replicas together, so that their gradients add up to the batch's mean.
             objective = tf.reduce_sum(losses) / self.batch_size
