@@ -46,7 +46,7 @@ def command(
     settings = launch.ServerSettings(export_dir.absolute(), rest_port, grpc_port, host)
     if print_command:
         real = launch.DOCKER if chosen == launch.EMBEDDED else chosen
-        launch.write_configs(real, settings)
+        launch.Configuration(real, settings).update()
         click.echo(shlex.join(launch.server_command(real, settings)))
     elif chosen == launch.EMBEDDED:
         # As given: TensorFlow may be able to load from a relative path, and not from the absolute one.

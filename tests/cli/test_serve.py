@@ -165,10 +165,11 @@ def test_the_real_binary_is_started_configured_and_stopped(lenet_keras, trained,
     config = tmp_path / flags["model_config_file"]
     model = models_in(config)[NAME]
     assert model.base_path == str(work / "exported_models" / NAME)
-    assert dict(model.version_labels) == {"stable": 1, "canary": 1}
+    assert list(model.model_version_policy.specific.versions) == [1]
+    assert not model.version_labels  # the stand-in never says that the version is AVAILABLE
 
     shutil.copytree(work / "exported_models" / NAME / "1", work / "exported_models" / NAME / "2")
-    while dict(models_in(config)[NAME].version_labels) != {"stable": 1, "canary": 2}:
+    while list(models_in(config)[NAME].model_version_policy.specific.versions) != [1, 2]:
         assert process.poll() is None
     process.send_signal(signal.SIGINT)
     _, error = process.communicate(timeout=60)
@@ -219,4 +220,4 @@ def test_the_container_has_the_right_mounts_ports_and_flags(serve_in_process, tr
     configs = next(word for word in words if word.endswith(":/configs:ro")).partition(":")[0]
     assert models_in(tmp_path / configs / "models.config")[NAME].base_path == f"/models/{NAME}"
     assert "--model_config_file=/configs/models.config" in words
-    assert "--allow_version_labels_for_unavailable_models=true" in words
+    assert "--rest_api_timeout_in_ms=30000" in words
