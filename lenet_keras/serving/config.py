@@ -233,9 +233,7 @@ def models_config(models: Mapping[str, Served], root: str) -> model_server_confi
 
     config = model_server_config_pb2.ModelServerConfig()
     for name, served in sorted(models.items()):
-        model = config.model_config_list.config.add(
-            name=name, base_path=f"{root}/{name}", model_platform="tensorflow"
-        )
+        model = config.model_config_list.config.add(name=name, base_path=f"{root}/{name}", model_platform="tensorflow")
         model.model_version_policy.specific.versions.extend(sorted(served.versions))
         for label, number in sorted(served.labels.items()):
             model.version_labels[label] = number

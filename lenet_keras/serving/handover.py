@@ -26,9 +26,7 @@ class Served:
     labels: Mapping[str, int] = field(default_factory=dict)
 
 
-def allowed_labels(
-    wanted: Mapping[str, int], labels: Mapping[str, int], available: Collection[int]
-) -> dict[str, int]:
+def allowed_labels(wanted: Mapping[str, int], labels: Mapping[str, int], available: Collection[int]) -> dict[str, int]:
     """Return the labels that a server may have now: each names a version that is AVAILABLE.
 
     >>> allowed_labels({"stable": 2, "canary": 3}, {"stable": 1, "canary": 2}, {1, 2})

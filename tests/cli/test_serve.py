@@ -1,5 +1,6 @@
 """`lenet-keras serve`, and `predict --url` with the server that it starts."""
 
+import http.client
 import json
 import os
 import re
@@ -28,24 +29,27 @@ def boot(tmp_path_factory):
     return path
 
 
-def start(lenet_keras, work, *arguments, path=None, home=None):
+def start(lenet_keras, work, *arguments, path=None, home=None, descriptors=1024):
     environment = {**os.environ, **({"PATH": path} if path else {}), **({"XDG_CACHE_HOME": str(home)} if home else {})}
+    limited = ["bash", "-c", f'ulimit -n {descriptors}; exec "$@"', "bash"]
     return subprocess.Popen(
-        [lenet_keras, "serve", *arguments], cwd=work, env=environment,
+        [*limited, lenet_keras, "serve", *arguments], cwd=work, env=environment,
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
 
 
 @pytest.fixture(scope="module")
 def served(lenet_keras, trained):
-    """The addresses for REST and gRPC of an embedded server over what `trained` exported."""
-    process = start(lenet_keras, trained[0], "--backend", "embedded", "--rest-port", "0", "--grpc-port", "0")
+    """The addresses for REST and gRPC of an embedded server over what `trained` exported, with few descriptors."""
+    ports = ["--rest-port", "0", "--grpc-port", "0"]
+    process = start(lenet_keras, trained[0], "--backend", "embedded", *ports, descriptors=150)
     rest, grpc = (re.search(r"[\d.]+:\d+", process.stdout.readline())[0] for _ in range(2))
     yield rest, grpc
     process.terminate()
     _, rest_of_stderr = process.communicate(timeout=60)
     assert process.returncode == 143
     assert "Traceback" not in rest_of_stderr
+    assert len(rest_of_stderr.splitlines()) < 20
 
 
 def test_the_request_in_the_model_card_works(served, trained):
@@ -57,6 +61,16 @@ def test_the_request_in_the_model_card_works(served, trained):
     line = line.replace("localhost:8501", served[0]) + " --silent --noproxy '*'"
     answer = subprocess.run(["bash", "-c", line], capture_output=True, text=True, check=True)
     assert set(json.loads(answer.stdout)["predictions"][0]) == {"probabilities", "class_id", "class_name"}
+
+
+def test_more_idle_connections_than_descriptors_keep_nobody_waiting(served):
+    host, _, port = served[0].rpartition(":")
+    idle = [socket.create_connection((host, int(port))) for _ in range(200)]
+    connection = http.client.HTTPConnection(served[0], timeout=60)
+    connection.request("GET", f"/v1/models/{NAME}")
+    assert connection.getresponse().status == 200
+    for each in (*idle, connection):
+        each.close()
 
 
 def test_predict_by_both_protocols_names_the_class_and_what_answered(served, run, trained, boot):
@@ -192,6 +206,15 @@ def test_a_server_that_ends_by_itself_is_a_failure(serve_in_process, fakes):
     result = serve_in_process()
     assert result.exit_code == 1
     assert result.stderr.splitlines()[-1] == "Error: tensorflow_model_server ended with exit code 3"
+
+
+def test_what_the_real_server_knows_too_is_passed_on_and_the_rest_refused(serve_in_process):
+    words = serve_in_process("--print-command", "--cors", "--rest-timeout", "2.5").stdout.split()
+    assert {"--rest_api_enable_cors_support=true", "--rest_api_timeout_in_ms=2500"} <= set(words)
+    assert "--enable_grpc_healthcheck_service=true" in words
+    refused = serve_in_process("--print-command", "--max-images", "5")
+    assert refused.exit_code == 2
+    assert refused.stderr.splitlines()[-1] == "Error: --max-images does nothing with TensorFlow Serving."
 
 
 @pytest.mark.parametrize("arguments", [(), ("--print-command",)])
