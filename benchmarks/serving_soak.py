@@ -83,8 +83,7 @@ class Server:
 
     def memory(self) -> float:
         """Return the resident memory in MiB."""
-        pages = Path(f"/proc/{self.process.pid}/statm").read_text().split()[1]
-        return int(pages) * os.sysconf("SC_PAGE_SIZE") / 2**20
+        return resident_mib(self.process.pid)
 
     def stop(self) -> str:
         """Stop it; return what it wrote to stderr."""
@@ -98,6 +97,12 @@ class Server:
     def _watch(self) -> None:
         while not self._ended.wait(0.2):
             self._record.memory.append((time.monotonic() - self._start, self.memory(), self._record.phase))
+
+
+def resident_mib(process: int) -> float:
+    """Return the resident memory of a process in MiB."""
+    pages = Path(f"/proc/{process}/statm").read_text().split()[1]
+    return int(pages) * os.sysconf("SC_PAGE_SIZE") / 2**20
 
 
 def good_body(images: np.ndarray) -> bytes:

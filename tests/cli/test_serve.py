@@ -1,13 +1,17 @@
 """`lenet-keras serve`, and `predict --url` with the server that it starts."""
 
 import http.client
+import importlib.util
 import json
 import os
+import random
 import re
 import shutil
 import signal
 import socket
 import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
@@ -40,11 +44,14 @@ def start(lenet_keras, work, *arguments, path=None, home=None, descriptors=1024)
 
 @pytest.fixture(scope="module")
 def served(lenet_keras, trained):
-    """The addresses for REST and gRPC of an embedded server over what `trained` exported, with few descriptors."""
+    """Where an embedded server over what `trained` exported is: addresses for REST and gRPC, and the process number.
+
+    It has few descriptors.
+    """
     ports = ["--rest-port", "0", "--grpc-port", "0"]
     process = start(lenet_keras, trained[0], "--backend", "embedded", *ports, descriptors=150)
     rest, grpc = (re.search(r"[\d.]+:\d+", process.stdout.readline())[0] for _ in range(2))
-    yield rest, grpc
+    yield rest, grpc, process.pid
     process.terminate()
     _, rest_of_stderr = process.communicate(timeout=60)
     assert process.returncode == 143
@@ -71,6 +78,38 @@ def test_more_idle_connections_than_descriptors_keep_nobody_waiting(served):
     assert connection.getresponse().status == 200
     for each in (*idle, connection):
         each.close()
+
+
+def test_memory_stays_whatever_is_sent(served, monkeypatch):
+    """The short form of benchmarks/serving_soak.py, whose functions these are."""
+    path = Path(__file__).parents[2] / "benchmarks" / "serving_soak.py"
+    spec = importlib.util.spec_from_file_location("serving_soak", path)
+    soak = importlib.util.module_from_spec(spec)
+    monkeypatch.setitem(sys.modules, "serving_soak", soak)  # dataclasses look their module up
+    spec.loader.exec_module(soak)
+    monkeypatch.setattr(soak, "MODEL", NAME)
+    monkeypatch.setattr(soak, "PREDICT", f"/v1/models/{NAME}:predict")
+    rest, grpc = (int(address.rpartition(":")[2]) for address in served[:2])
+    images = load("fashion_mnist_sample").test.images
+    record, body, chance = soak.Record(), soak.good_body(images), random.Random(0)
+
+    def memory():
+        soak.send_good(rest, body, record, soak.count(100))
+        return soak.resident_mib(served[2])
+
+    def attack():
+        soak.break_off(rest, 12)
+        soak.attack_rest(rest, 60, chance, images)
+        soak.attack_grpc(grpc, 40, chance)
+        soak.attack_costly(rest, 2)
+
+    attack()
+    first = memory()
+    with soak.good_clients(rest, body, record):
+        for _ in range(3):
+            attack()
+    assert memory() < first * (1 + soak.TOLERANCE)
+    assert record.lost == {}
 
 
 def test_predict_by_both_protocols_names_the_class_and_what_answered(served, run, trained, boot):

@@ -278,7 +278,8 @@ def test_a_proxy_that_refuses_is_named_and_the_password_is_not(proxy, user, mess
     assert "wrong" not in str(refused.value)
 
 
-def test_images_of_many_pixels_are_sent_in_several_requests(url, monkeypatch):
+def test_images_of_many_pixels_are_sent_in_several_requests(url, files, monkeypatch):
+    monkeypatch.setattr("lenet_keras.serving.client._PIXELS", 8000)
     with ServingClient(url) as client:
         send, sizes = client._transport.classify, []
 
@@ -287,8 +288,8 @@ def test_images_of_many_pixels_are_sent_in_several_requests(url, monkeypatch):
             return send(contents, version)
 
         monkeypatch.setattr(client._transport, "classify", classify)
-        large = encode_png(np.zeros((2500, 2500, 1), np.uint8))
-        assert len(client.classify([large, large, large, encode_png(np.zeros((28, 28, 1), np.uint8))])) == 4
+        large = encode_png(np.zeros((60, 60, 1), np.uint8))
+        assert len(client.classify([large, large, large, files[0]])) == 4
     assert sizes == [2, 2]
 
 

@@ -148,7 +148,7 @@ def test_a_few_bytes_that_claim_a_shape_of_terabytes_are_refused(prediction_serv
     assert_refused(lambda: prediction_service.Predict(message), Code.INVALID_ARGUMENT, "asks for more than")
 
 
-@pytest.mark.parametrize("number", [0, 8, 20, 21, 22, 101, 120, 10**6])
+@pytest.mark.parametrize("number", [0, 8, 20, 21, 101, 120, 10**6])
 def test_a_type_that_no_input_has_is_refused_in_words(prediction_service, number):
     message = predict_pb2.PredictRequest(model_spec=spec(signature="uint8"))
     message.inputs["images"].dtype = number

@@ -198,42 +198,22 @@ def test_requests_beyond_the_queue_get_429_and_those_in_it_a_time_limit(strict, 
     assert statuses == [504] * 3
 
 
-def send_until_cut_off(connection, content):
-    with contextlib.suppress(OSError):
+def test_idle_connections_and_slow_clients_are_cut_off(strict):
+    silent = [b"", b"POST /v1/models/dig", head(100) + b"{", head(2**21) + b"x"]  # the last one has its answer already
+    connections = [strict.connect(content) for content in silent]
+    deaf = socket.socket()
+    deaf.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    deaf.connect((HOST, strict.rest))
+    deaf.settimeout(60)
+    with contextlib.suppress(ConnectionError):  # the server closes the connection, as nobody reads its replies
         while True:
-            connection.sendall(content)
-
-
-def test_idle_connections_and_slow_clients_are_cut_off(strict, images):
-    body = json.dumps({"signature_name": "features", "instances": images[[0] * 20].tolist()}).encode()
-    slow = {
-        "idle": b"",
-        "headers": b"POST /v1/models/dig",
-        "body": head(100) + b"{",
-        "answered, then a body": head(2**21) + b"x",
-        "reads nothing": head(len(body)) + body,
-    }
-    connections = []
-    for name, content in slow.items():
-        connection = socket.create_connection((HOST, strict.rest), timeout=60)
-        if name == "reads nothing":
-            connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-            sender = threading.Thread(target=send_until_cut_off, args=(connection, content))
-            sender.start()
-        else:
-            connection.sendall(content)
-        connections.append(connection)
-    start = time.monotonic()
-    sender.join()  # the server has closed the connection
+            deaf.sendall(b"GET /v1/models/digits/metadata HTTP/1.1\r\nHost: a\r\n\r\n")
+    deaf.close()
     for connection in connections:
-        while True:
-            try:
-                if not connection.recv(2**16):
-                    break
-            except ConnectionResetError:
-                break
+        with contextlib.suppress(ConnectionError):
+            while connection.recv(2**16):
+                pass
         connection.close()
-    assert time.monotonic() - start < 30
     wait_for(lambda: not _handlers())
 
 
@@ -287,7 +267,7 @@ def test_nothing_stays_behind_of_requests_that_are_broken_off(strict, images, bu
     """Uploads that end half-way by either protocol, and clients that do not wait for their answer."""
     tasks = sum(isinstance(each, asyncio.Task) for each in gc.get_objects())
     body = json.dumps(pixels(images)).encode()
-    for _ in range(20):
+    for _ in range(8):
         strict.connect(head(1_000_000) + b"x" * 500_000).close()
         strict.connect(head(len(body)) + body).close()
         strict.connect(b"POST /nope HTTP/1.1\r\nContent-Length: 1000\r\n\r\nx").close()

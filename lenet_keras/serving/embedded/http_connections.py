@@ -116,14 +116,18 @@ class Connections(httputil.HTTPServerConnectionDelegate):
         self._warned: dict[str, float] = {}
         self._is_stopped = False
 
-    def __len__(self) -> int:
-        return len(self._peers)
+    @property
+    def _is_full(self) -> bool:
+        return len(self._peers) >= self._most
 
-    async def run(self) -> None:
-        """Accept connections until `stop`, then return."""
+    def start(self) -> None:
+        """Accept connections on the running event loop, until `stop`."""
         self._loop = asyncio.get_running_loop()
         self._listen()
-        while not self._is_stopped:
+
+    async def cut_off_slow_clients(self) -> None:
+        """Close connections whose clients keep us waiting, for ever."""
+        while True:
             await asyncio.sleep(min(1.0, self._idle / 4))
             for peer in list(self._peers.values()):
                 if peer.slowness > self._idle:
@@ -143,15 +147,19 @@ class Connections(httputil.HTTPServerConnectionDelegate):
                 peer.stream.close()
             await asyncio.sleep(0)
 
-    def start_request(self, server_conn: object, request_conn: httputil.HTTPConnection) -> httputil.HTTPMessageDelegate:
+    def start_request(
+        self,
+        server_conn: object,  # noqa: ARG002
+        request_conn: httputil.HTTPConnection,
+    ) -> httputil.HTTPMessageDelegate:
         """Wait for the next request of a connection; Tornado calls this."""
-        self._peers[server_conn].expects_request()
+        request_conn.context.expects_request()  # type: ignore[attr-defined]
         delegate: httputil.HTTPMessageDelegate = self._application(request_conn)
         return delegate
 
     def on_close(self, server_conn: object) -> None:
         """Forget a connection; Tornado calls this."""
-        del self._peers[server_conn]
+        self._peers.pop(server_conn, None)
 
     def _listen(self) -> None:
         if not self._is_stopped:
@@ -164,8 +172,8 @@ class Connections(httputil.HTTPServerConnectionDelegate):
         self._loop.call_later(seconds, self._listen)
 
     def _accept(self, listener: socket.socket) -> None:
-        slowest = max(self._peers.values(), key=lambda peer: peer.slowness) if len(self) >= self._most else None
-        if slowest is not None and slowest.slowness < _MOMENT:
+        slowest = max(self._peers, key=lambda server: self._peers[server].slowness) if self._is_full else None
+        if slowest is not None and self._peers[slowest].slowness < _MOMENT:
             self._warn(f"{self._most} connections are open, the most that may be; others wait")
             self._pause(_PAUSE)
             return
@@ -179,7 +187,7 @@ class Connections(httputil.HTTPServerConnectionDelegate):
             return
         if slowest is not None:
             self._warn(f"{self._most} connections are open, the most that may be; idle ones are closed for others")
-            slowest.stream.close()
+            self._peers.pop(slowest).stream.close()
         peer = Peer(connection)
         server = http1connection.HTTP1ServerConnection(peer.stream, self._parameters, peer)
         self._peers[server] = peer

@@ -90,15 +90,16 @@ class RestServer:
 
     async def _run(self) -> None:
         self._loop, self._stop = asyncio.get_running_loop(), asyncio.Event()
-        accepting = asyncio.create_task(self._connections.run())
+        self._connections.start()
+        sweeping = asyncio.create_task(self._connections.cut_off_slow_clients())
         self._started.set()
         await self._stop.wait()
         self.stopping = True
         self._connections.stop()
-        accepting.cancel()
         deadline = self._loop.time() + self._grace
         while self.active and self._loop.time() < deadline:
             await asyncio.sleep(0.01)
+        sweeping.cancel()
         await self._connections.close()
 
 
