@@ -126,8 +126,8 @@ def parse_url(url: str) -> Endpoint:
     except ValueError as error:
         raise InvalidArgument(f"{_shown(url)!r} is not a URL: {error}") from error
     prefix = quote(unquote(found["prefix"] or ""), safe="/") if found else ""
-    is_reachable = parts.scheme in _DEFAULT_PORTS and parts.hostname and not (prefix and parts.scheme == "grpc")
-    if not is_reachable or model is None or parts.query:
+    has_foreign_prefix = bool(prefix) and parts.scheme == "grpc"
+    if parts.scheme not in _DEFAULT_PORTS or not parts.hostname or model is None or parts.query or has_foreign_prefix:
         raise InvalidArgument(
             f"{_shown(url)!r} is not the URL of a served model: expected http://HOST:{REST_PORT}{ROOT}/NAME or "
             f"grpc://HOST:{GRPC_PORT}/NAME, optionally followed by /versions/NUMBER or /labels/LABEL"

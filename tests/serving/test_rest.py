@@ -178,7 +178,7 @@ def test_a_query_is_part_of_the_path_as_in_tensorflow_serving(send, images):
 def test_a_packed_body_is_unpacked(server, images, expected):
     connection = http.client.HTTPConnection(server.host, server.rest_port, timeout=60)
     body = gzip.compress(json.dumps({"signature_name": "uint8", "instances": images.tolist()}).encode())
-    for content, status in ((body, 200), (body[:-20], 400), (b"no", 400), (body, 200)):
+    for content, status in ((body, 200), (body[:-20], 400), (b"no", 400), (body + b"x" * 2**17, 400), (body, 200)):
         connection.request("POST", PREDICT, content, {"Content-Encoding": "gzip"})
         answer = connection.getresponse()
         document = json.loads(answer.read())

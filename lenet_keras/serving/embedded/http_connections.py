@@ -153,7 +153,10 @@ class Connections(httputil.HTTPServerConnectionDelegate):
         request_conn: httputil.HTTPConnection,
     ) -> httputil.HTTPMessageDelegate:
         """Wait for the next request of a connection; Tornado calls this."""
-        request_conn.context.expects_request()  # type: ignore[attr-defined]
+        peer: Peer = request_conn.context  # type: ignore[attr-defined]
+        if peer.stream.closed():  # nobody waits for the requests that Tornado has buffered
+            return httputil.HTTPMessageDelegate()
+        peer.expects_request()
         delegate: httputil.HTTPMessageDelegate = self._application(request_conn)
         return delegate
 

@@ -150,6 +150,8 @@ class _Handler(web.RequestHandler):
             return
         try:
             if self._unpacking is not None:
+                if self._unpacking.eof:
+                    raise BadRequest("The request's body goes on after the end of its gzip")
                 chunk = self._unpacking.decompress(chunk, self._max_bytes - len(self._body) + 1)
             if len(self._body) + len(chunk) > self._max_bytes:
                 raise _too_long(self._max_bytes)
