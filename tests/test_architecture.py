@@ -40,6 +40,8 @@ DISTRIBUTIONS = {
     "PIL": "pillow",
     "google": "protobuf",
     "grpc": "grpcio",
+    "grpc_health": "grpcio_health_checking",
+    "grpc_reflection": "grpcio_reflection",
     "tensorflow_serving": "tensorflow_serving_api",
 }
 

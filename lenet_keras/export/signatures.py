@@ -19,6 +19,9 @@ from lenet_keras.models import FEATURES
 from lenet_keras.serving.config import WARMUP
 from lenet_keras.serving.endpoint import ENCODED, IMAGE_BYTES
 
+# The signature that TensorFlow Serving calls unless a request names one, and its name for Keras.
+SERVING_DEFAULT, KERAS_DEFAULT = "serving_default", "serve"
+
 # Decoding an image of this size takes 400 MB. Larger ones are refused before decoding: a few kilobytes can hold
 # one.
 MAX_PIXELS = 4096 * 4096
@@ -77,7 +80,7 @@ def describe_signatures(image_shape: tuple[int, int, int], classes: int) -> dict
     """
     pixels = Tensor("images", "float32", image_shape)
     signatures = (
-        Signature("serving_default", pixels, class_outputs(classes)),
+        Signature(SERVING_DEFAULT, pixels, class_outputs(classes)),
         Signature("uint8", Tensor("images", "uint8", image_shape), class_outputs(classes)),  # a quarter of the bytes
         Signature(ENCODED, Tensor(IMAGE_BYTES, "string"), class_outputs(classes)),
         Signature("features", pixels, (Tensor("features", "float32", (FEATURES,)),)),
@@ -95,7 +98,7 @@ def graph_functions(model: keras.Model, class_names: Sequence[str]) -> dict[str,
     height, width, _ = model.input_shape[1:]
     classify, features = classify_function(model, class_names), penultimate(model)
     return {
-        "serving_default": classify,
+        SERVING_DEFAULT: classify,
         "uint8": lambda images: classify(tf.cast(images, tf.float32)),
         ENCODED: lambda image_bytes: classify(decode_images(image_bytes, height, width)),
         "features": lambda images: {"features": features(images, training=False)},
@@ -146,7 +149,9 @@ def write_saved_model(model: keras.Model, class_names: Sequence[str], folder: Pa
     for name, signature in describe_signatures(model.input_shape[1:], len(class_names)).items():
         argument = signature.argument
         spec = tf.TensorSpec((None, *argument.shape), tf.as_dtype(argument.dtype), argument.name)
-        archive.add_endpoint(name, functions[name], [spec])
+        # Keras writes the first endpoint under TensorFlow Serving's default name as well. Its own is the one that
+        # `keras.layers.TFSMLayer` calls by default.
+        archive.add_endpoint(KERAS_DEFAULT if name == SERVING_DEFAULT else name, functions[name], [spec])
     archive.write_out(str(folder), verbose=False)
     write_labels(folder, class_names)
 

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from types import TracebackType
 
 from lenet_keras.errors import LenetKerasError, ServerUnavailable
+from lenet_keras.serving.embedded.limits import Limits
 from lenet_keras.serving.endpoint import Answer, Endpoint, RestTransport, Transport, parse_url
+from lenet_keras.serving.image_size import count_pixels
 
-BATCH = 100  # images per request: well below the servers' limits on its size
+# What one request holds at most: the embedded server accepts ten times as many images, and just these pixels and bytes.
+BATCH = 100  # images
+_PIXELS = Limits.pixels
+_BYTES = Limits.request_bytes * 5 // 8  # base64 adds a third, and JSON a little
 _POLL = 0.2  # seconds between two requests for the state
 _RETRIES = 2
 
@@ -32,7 +37,7 @@ class ServingClient:
 
         Args:
             url: `http[s]://HOST:PORT/v1/models/NAME` or `grpc://HOST:PORT/NAME`, either optionally followed by
-                `/versions/NUMBER` or `/labels/LABEL`.
+                `/versions/NUMBER` or `/labels/LABEL`, and with what `parse_url` says of proxies.
             timeout: seconds to wait for each answer.
 
         Raises:
@@ -80,8 +85,7 @@ class ServingClient:
 
     def _classify(self, contents: Sequence[bytes], version: int) -> list[Answer]:
         answers: list[Answer] = []
-        for start in range(0, len(contents), BATCH):
-            batch = contents[start : start + BATCH]
+        for batch in _batches(contents):
             found = self._transport.classify(batch, version)
             if len(found) != len(batch):
                 raise LenetKerasError(f"{self.endpoint} returned {len(found)} answers for {len(batch)} images")
@@ -101,6 +105,21 @@ class ServingClient:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+def _batches(contents: Sequence[bytes]) -> Iterator[list[bytes]]:
+    """Split images, in their order, into lists that fit a request each; a larger image is alone."""
+    batch: list[bytes] = []
+    pixels = size = 0
+    for content in contents:
+        more = count_pixels(content)
+        if batch and (len(batch) == BATCH or pixels + more > _PIXELS or size + len(content) > _BYTES):
+            yield batch
+            batch, pixels, size = [], 0, 0
+        batch.append(content)
+        pixels, size = pixels + more, size + len(content)
+    if batch:
+        yield batch
 
 
 def _transport(endpoint: Endpoint, timeout: float) -> Transport:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,6 +12,7 @@ from lenet_keras.data.catalogue import DEFAULT_DATASET
 from lenet_keras.errors import InvalidArgument
 from lenet_keras.files import write_atomically
 from lenet_keras.paths import check_text, local_path
+from lenet_keras.serving.handover import Served
 
 if TYPE_CHECKING:
     from tensorflow_serving.config import model_server_config_pb2
@@ -109,12 +110,15 @@ def check_replaceable(path: Path, is_own: Callable[[bytes], bool] = is_generated
 def write_generated(path: Path, content: str) -> None:
     """Write `content`, whose first line holds `GENERATED`, to a new file, or to one that an export has written.
 
+    A file that already holds `content` is left as it is.
+
     Raises:
         InvalidArgument: the file is somebody else's.
         OSError: it cannot be read or written.
     """
     check_replaceable(path)
-    write_atomically(path, content.encode())
+    if not path.exists() or path.read_bytes() != content.encode():
+        write_atomically(path, content.encode())
 
 
 def is_version(name: str) -> bool:
@@ -179,46 +183,58 @@ def model_folders(export_dir: Path) -> list[Path]:
     return [folder for folder in folders if version_folders(folder)]
 
 
-def write_server_configs(export_dir: Path, root: str = CONTAINER_ROOT, target: Path | None = None) -> None:
-    """Write `models.config`, `batching.config` and `monitoring.config` for the models in `export_dir`.
+def write_server_configs(export_dir: Path, root: str = CONTAINER_ROOT) -> None:
+    """Write `models.config`, `batching.config` and `monitoring.config` into `export_dir`, for a server on its own.
+
+    They list the two newest versions of each model, and no labels: without somebody who waits until the new version is
+    AVAILABLE, as `launch.run_server` does, TensorFlow Serving would refuse a label that moves, and with it the version.
 
     Args:
         export_dir: the folder of exported models, `<name>/<version>/`.
         root: that folder's path as the server sees it.
-        target: the folder for the files; None: `export_dir`.
 
     Raises:
         InvalidArgument: there is a file of that name that no export has written.
         OSError: a folder cannot be read, or a file cannot be written.
     """
+    newest = {folder.name: labelled_versions(folder) for folder in model_folders(export_dir)}
+    models = {name: Served(frozenset(labels.values())) for name, labels in newest.items()}
+    write_configs(models, root, export_dir)
+
+
+def write_configs(models: Mapping[str, Served], root: str, folder: Path) -> None:
+    """Write `models.config`, `batching.config` and `monitoring.config` for `models`; files that are right already stay.
+
+    Args:
+        models: what to serve, by name.
+        root: the path of the folder of exported models, as the server sees it.
+        folder: for the files.
+
+    Raises:
+        InvalidArgument: there is a file of that name that no export has written.
+        OSError: a file cannot be read or written.
+    """
     from google.protobuf import text_format
 
-    folder = target or export_dir
     for name in (MODELS, BATCHING, MONITORING):
         check_replaceable(folder / name)
-    models = text_format.MessageToString(models_config(export_dir, root))
-    for name, content in ((MODELS, models), (BATCHING, _BATCHING), (MONITORING, _MONITORING)):
+    listed = text_format.MessageToString(models_config(models, root))
+    for name, content in ((MODELS, listed), (BATCHING, _BATCHING), (MONITORING, _MONITORING)):
         write_generated(folder / name, f"# {GENERATED}\n{content}")
 
 
-def models_config(export_dir: Path, root: str) -> model_server_config_pb2.ModelServerConfig:
-    """Return the message that lists all models in `export_dir`, which is `root` to the server, with their labels.
+def models_config(models: Mapping[str, Served], root: str) -> model_server_config_pb2.ModelServerConfig:
+    """Return the message that lists `models`, whose folders are in `root`, with their versions and labels.
 
-    The labelled versions of a model are loaded together, so that a client may ask for one by its label:
+    The versions of a model are loaded together, so that a client may ask for one by its label:
     `/v1/models/NAME/labels/stable:predict`.
-
-    Raises:
-        OSError: a folder cannot be read.
     """
     from tensorflow_serving.config import model_server_config_pb2  # imports TensorFlow, which takes seconds
 
     config = model_server_config_pb2.ModelServerConfig()
-    for model_dir in model_folders(export_dir):
-        labels = labelled_versions(model_dir)
-        model = config.model_config_list.config.add(
-            name=model_dir.name, base_path=f"{root}/{model_dir.name}", model_platform="tensorflow"
-        )
-        model.model_version_policy.specific.versions.extend(sorted(set(labels.values())))
-        for label, number in labels.items():
+    for name, served in sorted(models.items()):
+        model = config.model_config_list.config.add(name=name, base_path=f"{root}/{name}", model_platform="tensorflow")
+        model.model_version_policy.specific.versions.extend(sorted(served.versions))
+        for label, number in sorted(served.labels.items()):
             model.version_labels[label] = number
     return config

@@ -23,9 +23,11 @@ from lenet_keras.serving.config import GRPC_PORT, REST_PORT
 # TensorFlow Serving's paths: a model below ROOT, and perhaps one of its versions, by number or by label.
 ROOT = "/v1/models"
 MODEL = r"/(?P<name>[^/:]+)(?:/versions/(?P<version>[0-9]+)|/labels/(?P<label>[^/:]+))?"
-_PATH = re.compile(rf"(?:{ROOT})?{MODEL}(?::predict)?/?")
+_PATH = re.compile(rf"(?:(?P<prefix>.*){ROOT})?{MODEL}(?::predict)?/?")
 
 _DEFAULT_PORTS = {"http": REST_PORT, "https": 443, "grpc": GRPC_PORT}
+
+_NO_CREDENTIALS = "asks for a user and a password: write them as USER:PASSWORD@HOST in the URL"
 
 # The signature of exported models that takes the contents of image files, and the name of its input.
 ENCODED, IMAGE_BYTES = "encoded", "image_bytes"
@@ -78,27 +80,40 @@ class Endpoint:
         scheme: "http", "https" or "grpc".
         host: name and port.
         model: which of the server's models.
+        prefix: the path on the host below which a proxy puts the server, empty or `/…`.
+        credentials: user and password for the proxy, `user:password`; empty without. They are not shown.
     """
 
     scheme: str
     host: str
     model: ModelSpec
+    prefix: str = ""
+    credentials: str = dataclasses.field(default="", repr=False)
 
     def __str__(self) -> str:
-        return f"{self.scheme}://{self.host}{self.model.path}"
+        return f"{self.scheme}://{self.host}{self.prefix}{self.model.path}"
 
     def at_version(self, version: int) -> Endpoint:
         """Return the same model's endpoint with the number of a version."""
         return dataclasses.replace(self, model=ModelSpec(self.model.name, version))
 
+    @property
+    def authorization(self) -> dict[str, str]:
+        """The header that carries the credentials (RFC 7617), if there are any."""
+        if not self.credentials:
+            return {}
+        return {"authorization": f"Basic {base64.b64encode(self.credentials.encode()).decode()}"}
+
 
 def parse_url(url: str) -> Endpoint:
     """Read `http[s]://HOST:PORT/v1/models/NAME` or `grpc://HOST:PORT/NAME`.
 
-    Both may end in `/versions/NUMBER` or `/labels/LABEL`; a final `:predict` is ignored.
+    Both may end in `/versions/NUMBER` or `/labels/LABEL`; a final `:predict` is ignored. A proxy may ask for a user and
+    a password, `USER:PASSWORD@HOST`, and by REST have a path before `/v1/models`.
 
-    >>> parse_url("grpc://localhost/lenet5_none/labels/stable")
-    Endpoint(scheme='grpc', host='localhost:8500', model=ModelSpec(name='lenet5_none', version=None, label='stable'))
+    >>> endpoint = parse_url("https://me:secret@localhost/vision/v1/models/lenet5_none/labels/stable")
+    >>> str(endpoint), endpoint.model.label
+    ('https://localhost:443/vision/v1/models/lenet5_none/labels/stable', 'stable')
 
     Raises:
         InvalidArgument: it is not such a URL.
@@ -109,14 +124,22 @@ def parse_url(url: str) -> Endpoint:
         found = _PATH.fullmatch(parts.path)
         model = None if found is None else ModelSpec.from_match(found)
     except ValueError as error:
-        raise InvalidArgument(f"{url!r} is not a URL: {error}") from error
-    if parts.scheme not in _DEFAULT_PORTS or not parts.hostname or model is None or parts.query:
+        raise InvalidArgument(f"{_shown(url)!r} is not a URL: {error}") from error
+    prefix = quote(unquote(found["prefix"] or ""), safe="/") if found else ""
+    has_foreign_prefix = bool(prefix) and parts.scheme == "grpc"
+    if parts.scheme not in _DEFAULT_PORTS or not parts.hostname or model is None or parts.query or has_foreign_prefix:
         raise InvalidArgument(
-            f"{url!r} is not the URL of a served model: expected http://HOST:{REST_PORT}{ROOT}/NAME or "
+            f"{_shown(url)!r} is not the URL of a served model: expected http://HOST:{REST_PORT}{ROOT}/NAME or "
             f"grpc://HOST:{GRPC_PORT}/NAME, optionally followed by /versions/NUMBER or /labels/LABEL"
         )
     host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
-    return Endpoint(parts.scheme, f"{host}:{_DEFAULT_PORTS[parts.scheme] if port is None else port}", model)
+    address = f"{host}:{_DEFAULT_PORTS[parts.scheme] if port is None else port}"
+    user, password = unquote(parts.username or ""), unquote(parts.password or "")
+    return Endpoint(parts.scheme, address, model, prefix, f"{user}:{password}" if user or password else "")
+
+
+def _shown(url: str) -> str:
+    return re.sub("//[^/]*@", "//", url)  # without a password
 
 
 @dataclass(frozen=True)
@@ -216,13 +239,17 @@ class RestTransport:
 
     def _exchange(self, url: str, body: dict[str, Any] | None) -> Any:
         data = None if body is None else json.dumps(body).encode()
-        request = urllib.request.Request(url, data, {"Content-Type": "application/json"})
+        headers = {"Content-Type": "application/json", **self._endpoint.authorization}
+        request = urllib.request.Request(url, data, headers)
         try:
             with self._opener.open(request, timeout=self._timeout) as reply:
                 content = reply.read()
         except urllib.error.HTTPError as error:
             with error:
                 reason = _server_message(error.read()) or f"{error.code} {error.reason}"
+            if error.code in (401, 407):
+                given = "does not accept that user and password" if self._endpoint.credentials else _NO_CREDENTIALS
+                raise LenetKerasError(f"{url}: the server, or a proxy before it, {given} ({reason})") from error
             kind = ServerUnavailable if error.code in (404, 503) else LenetKerasError
             raise kind(f"{url}: {reason}") from error
         except urllib.error.URLError as error:

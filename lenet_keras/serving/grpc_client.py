@@ -29,6 +29,7 @@ class GrpcTransport:
         self._endpoint = endpoint
         self._timeout = timeout
         self._channel = grpc.insecure_channel(endpoint.host, options=[("grpc.enable_http_proxy", 0)])
+        self._metadata = tuple(endpoint.authorization.items())
         self._models = model_service_pb2_grpc.ModelServiceStub(self._channel)
         self._predictions = prediction_service_pb2_grpc.PredictionServiceStub(self._channel)
 
@@ -36,7 +37,7 @@ class GrpcTransport:
         """See `Transport`."""
         request = get_model_status_pb2.GetModelStatusRequest(model_spec=_message(self._endpoint.model))
         try:
-            reply = self._models.GetModelStatus(request, timeout=self._timeout)
+            reply = self._models.GetModelStatus(request, timeout=self._timeout, metadata=self._metadata)
         except grpc.RpcError as error:
             raise self._failure(error) from error
         name = get_model_status_pb2.ModelVersionStatus.State.Name
@@ -51,7 +52,7 @@ class GrpcTransport:
         request.model_spec.signature_name = ENCODED
         request.inputs[IMAGE_BYTES].CopyFrom(tf.make_tensor_proto(list(contents), tf.string))
         try:
-            reply = self._predictions.Predict(request, timeout=self._timeout)
+            reply = self._predictions.Predict(request, timeout=self._timeout, metadata=self._metadata)
         except grpc.RpcError as error:
             raise self._failure(error) from error
         try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import shutil
 import subprocess
 from dataclasses import dataclass
@@ -18,13 +19,21 @@ from lenet_keras.serving.config import (
     MONITORING,
     REST_PORT,
     check_saved_model_path,
-    write_server_configs,
+    labelled_versions,
+    model_folders,
+    write_configs,
 )
+from lenet_keras.serving.endpoint import Endpoint, ModelSpec, RestTransport
+from lenet_keras.serving.handover import Served, next_served
+
+logger = logging.getLogger(__name__)
 
 BINARY, DOCKER, EMBEDDED = "tensorflow_model_server", "docker", "embedded"
-IMAGE = "tensorflow/serving:2.19.1"  # deploy/serving/compose.yaml names the same image
+# The newest whose TensorFlow is not newer than ours; deploy/serving/compose.yaml names the same image.
+IMAGE = "tensorflow/serving:2.20.0"
 _CONTAINER_CONFIGS = "/configs"
 _REFRESH = 2.0  # seconds between two checks for new versions, both ours and the server's
+_STATUS_TIMEOUT = 5.0  # seconds for the server to say which versions are AVAILABLE
 _GRACE = 20.0  # seconds for the server to stop
 
 
@@ -37,12 +46,16 @@ class ServerSettings:
         rest_port: for HTTP.
         grpc_port: for gRPC.
         host: the address to listen on. TensorFlow Serving's binary has no such setting: it listens on all of them.
+        cors: whether pages of any site may read the replies of REST.
+        timeout: seconds for a request by REST.
     """
 
     export_dir: Path
     rest_port: int
     grpc_port: int
     host: str
+    cors: bool = False
+    timeout: float = 30.0
 
     @property
     def configs(self) -> Path:
@@ -59,7 +72,7 @@ def choose_backend() -> str:
 
 
 def server_command(backend: str, settings: ServerSettings) -> list[str]:
-    """Return the command that runs TensorFlow Serving in the foreground, with the files that `write_configs` writes.
+    """Return the command that runs TensorFlow Serving in the foreground, with the files that `Configuration` writes.
 
     >>> server_command(BINARY, ServerSettings(Path("/srv/exported_models"), 8501, 8500, "127.0.0.1"))[:3]
     ['tensorflow_model_server', '--port=8500', '--rest_api_port=8501']
@@ -72,11 +85,12 @@ def server_command(backend: str, settings: ServerSettings) -> list[str]:
     flags = [
         f"--model_config_file={configs}/{MODELS}",
         f"--model_config_file_poll_wait_seconds={_REFRESH:.0f}",
-        # The same file assigns labels and lists the versions, which are not loaded yet when it is read.
-        "--allow_version_labels_for_unavailable_models=true",
         "--enable_batching=true",
         f"--batching_parameters_file={configs}/{BATCHING}",
         f"--monitoring_config_file={configs}/{MONITORING}",
+        f"--rest_api_timeout_in_ms={settings.timeout * 1000:.0f}",
+        f"--rest_api_enable_cors_support={str(settings.cors).lower()}",
+        "--enable_grpc_healthcheck_service=true",
     ]
     if backend == BINARY:
         return [BINARY, f"--port={settings.grpc_port}", f"--rest_api_port={settings.rest_port}", *flags]
@@ -96,25 +110,37 @@ def server_command(backend: str, settings: ServerSettings) -> list[str]:
 def run_server(backend: str, settings: ServerSettings) -> int:
     """Run TensorFlow Serving until it ends, with its configuration kept up to date; return its exit code.
 
-    Any exception, Ctrl-C included, stops it gracefully. `backend` is `BINARY` or `DOCKER`.
+    Each export takes over as `next_served` describes. Once the server runs, what goes wrong with the configuration is
+    logged and tried again. Any exception, Ctrl-C included, stops the server gracefully. `backend` is `BINARY` or
+    `DOCKER`.
 
     Raises:
-        LenetKerasError: it cannot be started.
+        InvalidArgument: the server cannot load a SavedModel from the path of the exports.
+        LenetKerasError: it cannot be started, or there is no place for its configuration.
         OSError: the exports cannot be read, or the configuration cannot be written.
     """
-    write_configs(backend, settings)
+    configuration = Configuration(backend, settings)
+    configuration.update()
     command = server_command(backend, settings)
     try:
         # In a session of its own: Ctrl-C reaches this process alone, which then stops the server.
         process = subprocess.Popen(command, start_new_session=True)
     except OSError as error:
         raise LenetKerasError(f"{command[0]} cannot be started: {error.strerror}") from error
+    problem = ""
     try:
         while True:
             try:
                 return process.wait(_REFRESH)
             except subprocess.TimeoutExpired:
-                write_configs(backend, settings)
+                before = problem
+            try:
+                configuration.update()
+                problem = ""
+            except (OSError, LenetKerasError) as error:
+                problem = str(error)
+                if problem != before:
+                    logger.warning("the server goes on with the versions that it has: %s", problem)
     finally:
         process.terminate()
         try:
@@ -124,26 +150,55 @@ def run_server(backend: str, settings: ServerSettings) -> int:
             process.wait()
 
 
-def write_configs(backend: str, settings: ServerSettings) -> None:
-    """Write the configuration of the models that exist now, with their paths as the server sees them.
+class Configuration:
+    """The configuration files of a TensorFlow Serving, which follow the folder of exports."""
 
-    Raises:
-        InvalidArgument: the server cannot load a SavedModel from the path of the exports.
-        NoHomeFolder: this user has no place for a cache.
-        LenetKerasError: the cache cannot be written to.
-        OSError: the exports cannot be read, or the configuration cannot be written.
-    """
-    if backend == BINARY:
-        check_saved_model_path(settings.export_dir)
-    try:
-        settings.configs.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise LenetKerasError(
-            f"{settings.configs}: expected a folder that can be written to, found: {error.strerror}; "
-            "XDG_CACHE_HOME can name another place for the cache."
-        ) from error
-    root = CONTAINER_ROOT if backend == DOCKER else str(settings.export_dir)
-    write_server_configs(settings.export_dir, root, settings.configs)
+    def __init__(self, backend: str, settings: ServerSettings) -> None:
+        """Take `BINARY` or `DOCKER`, and what to serve; nothing is written yet."""
+        self._backend = backend
+        self._settings = settings
+        self._told: dict[str, Served] = {}
+
+    def update(self) -> None:
+        """Write what the server is to load and to label next, with paths as it sees them.
+
+        Raises:
+            InvalidArgument: the server cannot load a SavedModel from the path of the exports.
+            NoHomeFolder: this user has no place for a cache.
+            LenetKerasError: the cache cannot be written to.
+            OSError: the exports cannot be read, or the configuration cannot be written.
+        """
+        export_dir, configs = self._settings.export_dir, self._settings.configs
+        if self._backend == BINARY:
+            check_saved_model_path(export_dir)
+        try:
+            configs.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise LenetKerasError(
+                f"{configs}: expected a folder that can be written to, found: {error.strerror}; "
+                "XDG_CACHE_HOME can name another place for the cache."
+            ) from error
+        models = {folder.name: self._next(folder) for folder in model_folders(export_dir)}
+        write_configs(models, CONTAINER_ROOT if self._backend == DOCKER else str(export_dir), configs)
+        self._told = models
+
+    def _next(self, folder: Path) -> Served:
+        wanted = labelled_versions(folder)
+        before = self._told.get(folder.name, Served())
+        if before == Served(frozenset(wanted.values()), wanted):
+            return before
+        return next_served(wanted, before, self._available(folder.name) if self._told else None)
+
+    def _available(self, name: str) -> set[int] | None:
+        is_everywhere = self._backend == BINARY or self._settings.host in ("0.0.0.0", "::", "")
+        host = "127.0.0.1" if is_everywhere else self._settings.host
+        address = f"[{host}]" if ":" in host else host
+        endpoint = Endpoint("http", f"{address}:{self._settings.rest_port}", ModelSpec(name))
+        try:
+            states = RestTransport(endpoint, _STATUS_TIMEOUT).states()
+        except LenetKerasError:  # it is starting, or has not heard of the model yet
+            return None
+        return {found.version for found in states if found.state == "AVAILABLE"}
 
 
 def _docker_answers() -> bool:

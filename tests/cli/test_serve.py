@@ -1,12 +1,17 @@
 """`lenet-keras serve`, and `predict --url` with the server that it starts."""
 
+import http.client
+import importlib.util
 import json
 import os
+import random
 import re
 import shutil
 import signal
 import socket
 import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
@@ -28,24 +33,30 @@ def boot(tmp_path_factory):
     return path
 
 
-def start(lenet_keras, work, *arguments, path=None, home=None):
+def start(lenet_keras, work, *arguments, path=None, home=None, descriptors=1024):
     environment = {**os.environ, **({"PATH": path} if path else {}), **({"XDG_CACHE_HOME": str(home)} if home else {})}
+    limited = ["bash", "-c", f'ulimit -n {descriptors}; exec "$@"', "bash"]
     return subprocess.Popen(
-        [lenet_keras, "serve", *arguments], cwd=work, env=environment,
+        [*limited, lenet_keras, "serve", *arguments], cwd=work, env=environment,
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
 
 
 @pytest.fixture(scope="module")
 def served(lenet_keras, trained):
-    """The addresses for REST and gRPC of an embedded server over what `trained` exported."""
-    process = start(lenet_keras, trained[0], "--backend", "embedded", "--rest-port", "0", "--grpc-port", "0")
+    """Where an embedded server over what `trained` exported is: addresses for REST and gRPC, and the process number.
+
+    It has few descriptors.
+    """
+    ports = ["--rest-port", "0", "--grpc-port", "0"]
+    process = start(lenet_keras, trained[0], "--backend", "embedded", *ports, descriptors=150)
     rest, grpc = (re.search(r"[\d.]+:\d+", process.stdout.readline())[0] for _ in range(2))
-    yield rest, grpc
+    yield rest, grpc, process.pid
     process.terminate()
     _, rest_of_stderr = process.communicate(timeout=60)
     assert process.returncode == 143
     assert "Traceback" not in rest_of_stderr
+    assert len(rest_of_stderr.splitlines()) < 20
 
 
 def test_the_request_in_the_model_card_works(served, trained):
@@ -57,6 +68,48 @@ def test_the_request_in_the_model_card_works(served, trained):
     line = line.replace("localhost:8501", served[0]) + " --silent --noproxy '*'"
     answer = subprocess.run(["bash", "-c", line], capture_output=True, text=True, check=True)
     assert set(json.loads(answer.stdout)["predictions"][0]) == {"probabilities", "class_id", "class_name"}
+
+
+def test_more_idle_connections_than_descriptors_keep_nobody_waiting(served):
+    host, _, port = served[0].rpartition(":")
+    idle = [socket.create_connection((host, int(port))) for _ in range(200)]
+    connection = http.client.HTTPConnection(served[0], timeout=60)
+    connection.request("GET", f"/v1/models/{NAME}")
+    assert connection.getresponse().status == 200
+    for each in (*idle, connection):
+        each.close()
+
+
+def test_memory_stays_whatever_is_sent(served, monkeypatch):
+    """The short form of benchmarks/serving_soak.py, whose functions these are."""
+    path = Path(__file__).parents[2] / "benchmarks" / "serving_soak.py"
+    spec = importlib.util.spec_from_file_location("serving_soak", path)
+    soak = importlib.util.module_from_spec(spec)
+    monkeypatch.setitem(sys.modules, "serving_soak", soak)  # dataclasses look their module up
+    spec.loader.exec_module(soak)
+    monkeypatch.setattr(soak, "MODEL", NAME)
+    monkeypatch.setattr(soak, "PREDICT", f"/v1/models/{NAME}:predict")
+    rest, grpc = (int(address.rpartition(":")[2]) for address in served[:2])
+    images = load("fashion_mnist_sample").test.images
+    record, body, chance = soak.Record(), soak.good_body(images), random.Random(0)
+
+    def memory():
+        soak.send_good(rest, body, record, soak.count(100))
+        return soak.resident_mib(served[2])
+
+    def attack():
+        soak.break_off(rest, 12)
+        soak.attack_rest(rest, 60, chance, images)
+        soak.attack_grpc(grpc, 40, chance)
+        soak.attack_costly(rest, 2)
+
+    attack()
+    first = memory()
+    with soak.good_clients(rest, body, record):
+        for _ in range(3):
+            attack()
+    assert memory() < first * (1 + soak.TOLERANCE)
+    assert record.lost == {}
 
 
 def test_predict_by_both_protocols_names_the_class_and_what_answered(served, run, trained, boot):
@@ -165,10 +218,11 @@ def test_the_real_binary_is_started_configured_and_stopped(lenet_keras, trained,
     config = tmp_path / flags["model_config_file"]
     model = models_in(config)[NAME]
     assert model.base_path == str(work / "exported_models" / NAME)
-    assert dict(model.version_labels) == {"stable": 1, "canary": 1}
+    assert list(model.model_version_policy.specific.versions) == [1]
+    assert not model.version_labels  # the stand-in never says that the version is AVAILABLE
 
     shutil.copytree(work / "exported_models" / NAME / "1", work / "exported_models" / NAME / "2")
-    while dict(models_in(config)[NAME].version_labels) != {"stable": 1, "canary": 2}:
+    while list(models_in(config)[NAME].model_version_policy.specific.versions) != [1, 2]:
         assert process.poll() is None
     process.send_signal(signal.SIGINT)
     _, error = process.communicate(timeout=60)
@@ -191,6 +245,15 @@ def test_a_server_that_ends_by_itself_is_a_failure(serve_in_process, fakes):
     result = serve_in_process()
     assert result.exit_code == 1
     assert result.stderr.splitlines()[-1] == "Error: tensorflow_model_server ended with exit code 3"
+
+
+def test_what_the_real_server_knows_too_is_passed_on_and_the_rest_refused(serve_in_process):
+    words = serve_in_process("--print-command", "--cors", "--rest-timeout", "2.5").stdout.split()
+    assert {"--rest_api_enable_cors_support=true", "--rest_api_timeout_in_ms=2500"} <= set(words)
+    assert "--enable_grpc_healthcheck_service=true" in words
+    refused = serve_in_process("--print-command", "--max-images", "5")
+    assert refused.exit_code == 2
+    assert refused.stderr.splitlines()[-1] == "Error: --max-images does nothing with TensorFlow Serving."
 
 
 @pytest.mark.parametrize("arguments", [(), ("--print-command",)])
@@ -219,4 +282,4 @@ def test_the_container_has_the_right_mounts_ports_and_flags(serve_in_process, tr
     configs = next(word for word in words if word.endswith(":/configs:ro")).partition(":")[0]
     assert models_in(tmp_path / configs / "models.config")[NAME].base_path == f"/models/{NAME}"
     assert "--model_config_file=/configs/models.config" in words
-    assert "--allow_version_labels_for_unavailable_models=true" in words
+    assert "--rest_api_timeout_in_ms=30000" in words

@@ -2,6 +2,7 @@
 
 import io
 
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -53,6 +54,11 @@ def test_a_batch_of_any_size_gets_the_models_answers(signatures, images, expecte
     classes = expected[:size].argmax(axis=1)
     np.testing.assert_array_equal(outputs["class_id"], classes)
     assert [text.decode() for text in outputs["class_name"].numpy()] == [class_names[i] for i in classes]
+
+
+def test_keras_calls_a_saved_model_without_being_told_an_endpoint(published, images, expected):
+    layer = keras.layers.TFSMLayer(published)
+    np.testing.assert_allclose(layer(images.astype(np.float32))["probabilities"], expected, rtol=0, atol=1e-6)
 
 
 def test_the_last_layer_turns_the_features_into_the_probabilities(signatures, model, images, expected):

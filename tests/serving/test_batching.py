@@ -67,7 +67,22 @@ def test_waiting_requests_are_merged_and_each_gets_its_own_rows(batcher, doubler
 
 def test_batches_are_limited_but_a_larger_request_is_run(batcher, doubler):
     submit_together(batcher, doubler, [row(1, 1)] * 10 + [{"x": np.zeros((30, 2), np.float32)}])
-    assert doubler.calls == [1, 8, 2, 30]
+    assert sorted(doubler.calls) == [1, 2, 8, 30]
+
+
+def test_a_small_request_waits_for_no_more_than_one_large_one(batcher, doubler):
+    large = [{"x": np.zeros((30, 2), np.float32)}] * 3
+    submit_together(batcher, doubler, [*large, row(1, 1)])
+    assert doubler.calls == [1, 30, 1, 30, 30]
+
+
+def test_requests_that_decode_many_pixels_are_not_merged(batcher, doubler):
+    first = batcher.submit(doubler.signature, row(0, 0))
+    doubler.has_started.wait()
+    answers = [batcher.submit(doubler.signature, row(1, 1), pixels) for pixels in (2**24, 2**24, 2**18, 2**18, 0)]
+    doubler.may_run.set()
+    wait_for_all([first, *answers])
+    assert sorted(doubler.calls) == [1, 1, 1, 1, 2]  # 2**18 pixels weigh as much as four rows
 
 
 def test_a_failing_request_does_not_fail_the_others(batcher, doubler):
@@ -91,8 +106,9 @@ def test_an_empty_batch_runs_alone(batcher, doubler):
 
 
 def test_too_many_waiting_requests_are_refused(batcher, doubler):
-    with pytest.raises(ServingError, match="20 requests are waiting; try again later"):
+    with pytest.raises(ServingError, match="20 requests are waiting; try again later") as refused:
         submit_together(batcher, doubler, [row(1, 1)] * 21)
+    assert refused.value.http_status == 429
     doubler.may_run.set()
 
 
@@ -109,11 +125,11 @@ def test_a_cancelled_request_is_not_run(batcher, doubler):
         cancelled.result()
 
 
-def test_inputs_that_do_not_fit_the_signature_are_refused_at_once(batcher, doubler):
+def test_inputs_that_do_not_fit_the_signature_are_refused(doubler):
     with pytest.raises(ServingError, match=r"must be float32\. Received: float64"):
-        batcher.submit(doubler.signature, {"x": np.zeros((1, 2))})
+        doubler.signature.check({"x": np.zeros((1, 2))})
     with pytest.raises(ServingError, match=r"must have the shape \[\?, 2\]. Received: \[1, 3\]"):
-        batcher.submit(doubler.signature, row(1, 2, 3))
+        doubler.signature.check(row(1, 2, 3))
 
 
 def test_a_closing_batcher_answers_what_it_has_and_refuses_more(doubler):

@@ -1,5 +1,8 @@
 """The client, over both protocols, against the embedded server and against servers of other kinds."""
 
+import base64
+import dataclasses
+import http.client
 import http.server
 import json
 import socketserver
@@ -203,6 +206,7 @@ def test_proxies_are_bypassed(server, files, monkeypatch):
         ("https://host/v1/models/m/versions/12:predict", "https://host:443/v1/models/m/versions/12"),
         ("grpc://[::1]/m/labels/stable", "grpc://[::1]:8500/v1/models/m/labels/stable"),
         ("http://host/v1/models/a%20b", "http://host:8501/v1/models/a%20b"),
+        ("https://me:secret@host/in%20house/v1/models/m", "https://host:443/in%20house/v1/models/m"),
     ],
 )
 def test_urls_are_parsed(url, endpoint):
@@ -213,13 +217,80 @@ def test_urls_are_parsed(url, endpoint):
     "url",
     ["", "localhost:8501", "http://", "http://host", "http://host/", "ftp://host/m", "http://host:port/m",
      "http://host:99999/m", "http://host/v1/models/m/versions/x", "http://host/v1/models/m?a=b", "http://[::1/m",
-     "http://host/a/b/c/d", f"http://host/v1/models/m/versions/{2**63}",
+     "http://host/a/b/c/d", "grpc://host/prefix/v1/models/m", f"http://host/v1/models/m/versions/{2**63}",
      pytest.param(f"http://host/m/versions/{'9' * 5000}", id="a version of 5000 digits")],
 )  # fmt: skip
 def test_a_url_of_no_model_is_refused(url):
     with pytest.raises(InvalidArgument) as refused:
         ServingClient(url)
     assert len(str(refused.value).splitlines()) == 1
+
+
+@pytest.fixture
+def proxy(server):
+    """The port of a proxy before the server's REST, below /vision, which asks for a user and a password."""
+
+    class Proxy(http.server.BaseHTTPRequestHandler):
+        def do_GET(self):
+            body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+            expected = "Basic " + base64.b64encode("mé:a/b".encode()).decode()
+            if self.headers["Authorization"] != expected or not self.path.startswith("/vision/v1/"):
+                self.send_response(401)
+                self.end_headers()
+                return
+            connection = http.client.HTTPConnection(server.host, server.rest_port, timeout=60)
+            connection.request(self.command, self.path.removeprefix("/vision"), body)
+            answer = connection.getresponse()
+            content = answer.read()
+            connection.close()
+            self.send_response(answer.status)
+            self.send_header("Content-Length", str(len(content)))
+            self.end_headers()
+            self.wfile.write(content)
+
+        do_POST = do_GET
+
+        def log_message(self, *_):
+            pass
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Proxy) as listening:
+        thread = threading.Thread(target=listening.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        yield listening.server_port
+        listening.shutdown()
+        thread.join()
+
+
+def test_a_proxy_gets_the_user_the_password_and_the_path_before_the_servers(proxy, files):
+    with ServingClient(f"http://m%C3%A9:a%2Fb@127.0.0.1:{proxy}/vision/v1/models/digits") as client:
+        assert client.classify(files[:1])[0].version == 2
+        assert "a/b" not in f"{client.endpoint} {client.endpoint!r}"
+
+
+@pytest.mark.parametrize(
+    ("user", "message"),
+    [("", "asks for a user and a password"), ("me:wrong@", "does not accept that user and password")],
+)
+def test_a_proxy_that_refuses_is_named_and_the_password_is_not(proxy, user, message):
+    url = f"http://{user}127.0.0.1:{proxy}/vision/v1/models/digits"
+    with ServingClient(url) as client, pytest.raises(LenetKerasError, match=message) as refused:
+        client.wait_until_available(0)
+    assert "wrong" not in str(refused.value)
+
+
+def test_images_of_many_pixels_are_sent_in_several_requests(url, files, monkeypatch):
+    monkeypatch.setattr("lenet_keras.serving.client._PIXELS", 8000)
+    with ServingClient(url) as client:
+        send, sizes = client._transport.classify, []
+
+        def classify(contents, version):
+            sizes.append(len(contents))
+            return send(contents, version)
+
+        monkeypatch.setattr(client._transport, "classify", classify)
+        large = encode_png(np.zeros((60, 60, 1), np.uint8))
+        assert len(client.classify([large, large, large, files[0]])) == 4
+    assert sizes == [2, 2]
 
 
 @given(
@@ -232,4 +303,4 @@ def test_any_text_is_parsed_or_refused(text):
         endpoint = parse_url(text)
     except InvalidArgument:
         return
-    assert parse_url(str(endpoint)) == endpoint
+    assert parse_url(str(endpoint)) == dataclasses.replace(endpoint, credentials="")

@@ -8,7 +8,8 @@ from google.protobuf import text_format
 from tensorflow_serving.config import model_server_config_pb2
 
 from lenet_keras.errors import InvalidArgument
-from lenet_keras.serving.config import GENERATED, check_export, write_server_configs
+from lenet_keras.serving.config import GENERATED, check_export, write_configs, write_server_configs
+from lenet_keras.serving.handover import Served
 
 
 def read(path):
@@ -30,23 +31,35 @@ def test_every_model_is_served_with_its_two_newest_versions(export_dir):
     assert models["a"].base_path == "/models/a"
     assert models["a"].model_platform == "tensorflow"
     assert list(models["a"].model_version_policy.specific.versions) == [9, 10]
-    assert dict(models["a"].version_labels) == {"stable": 9, "canary": 10}
+    assert list(models["b"].model_version_policy.specific.versions) == [3]
 
 
-def test_the_only_version_is_stable_and_canary(export_dir):
+def test_a_server_that_nobody_supervises_gets_no_label_that_it_could_refuse(export_dir):
     write_server_configs(export_dir)
-    only = read(export_dir / "models.config").model_config_list.config[1]
-    assert list(only.model_version_policy.specific.versions) == [3]
-    assert dict(only.version_labels) == {"stable": 3, "canary": 3}
+    assert not any(model.version_labels for model in read(export_dir / "models.config").model_config_list.config)
 
 
-def test_files_can_be_written_elsewhere_and_name_other_paths(export_dir, tmp_path):
+def test_files_can_be_written_elsewhere_and_name_other_paths_and_labels(export_dir, tmp_path):
     target = tmp_path / "configs"
     target.mkdir()
-    write_server_configs(export_dir, root="/srv/my models", target=target)
-    assert read(target / "models.config").model_config_list.config[0].base_path == "/srv/my models/a"
+    write_configs({"a": Served(frozenset({9, 10}), {"stable": 9, "canary": 10})}, "/srv/my models", target)
+    model = read(target / "models.config").model_config_list.config[0]
+    assert model.base_path == "/srv/my models/a"
+    assert list(model.model_version_policy.specific.versions) == [9, 10]
+    assert dict(model.version_labels) == {"stable": 9, "canary": 10}
     assert sorted(path.name for path in target.iterdir()) == ["batching.config", "models.config", "monitoring.config"]
     assert not (export_dir / "models.config").exists()
+
+
+def test_files_that_are_right_already_are_not_written_again(export_dir):
+    write_server_configs(export_dir)
+    before = {path: path.stat().st_ino for path in export_dir.glob("*.config")}
+    write_server_configs(export_dir)
+    assert {path: path.stat().st_ino for path in export_dir.glob("*.config")} == before
+    (export_dir / "b" / "4").mkdir()
+    write_server_configs(export_dir)
+    changed = [path.name for path, inode in before.items() if path.stat().st_ino != inode]
+    assert changed == ["models.config"]
 
 
 def test_metrics_are_at_the_documented_path(export_dir):

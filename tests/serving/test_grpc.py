@@ -4,6 +4,8 @@ import grpc
 import numpy as np
 import pytest
 import tensorflow as tf
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoReflectionDescriptorDatabase
 from tensorflow_serving.apis import (
     get_model_metadata_pb2,
     get_model_status_pb2,
@@ -140,10 +142,38 @@ def test_tensors_that_do_not_fit_the_signature_are_refused(prediction_service, i
 def test_a_few_bytes_that_claim_a_shape_of_terabytes_are_refused(prediction_service):
     message = predict_pb2.PredictRequest(model_spec=spec(signature="uint8"))
     message.inputs["images"].dtype = tf.uint8.as_datatype_enum
-    for size in (2**40, 28, 28, 1):
+    for size in (1, 2**40, 28, 1):
         message.inputs["images"].tensor_shape.dim.add(size=size)
     message.inputs["images"].int_val.append(1)
     assert_refused(lambda: prediction_service.Predict(message), Code.INVALID_ARGUMENT, "asks for more than")
+
+
+@pytest.mark.parametrize("number", [0, 8, 20, 21, 101, 120, 10**6])
+def test_a_type_that_no_input_has_is_refused_in_words(prediction_service, number):
+    message = predict_pb2.PredictRequest(model_spec=spec(signature="uint8"))
+    message.inputs["images"].dtype = number
+    message.inputs["images"].tensor_shape.dim.add(size=1)
+    assert_refused(lambda: prediction_service.Predict(message), Code.INVALID_ARGUMENT, "is not one that is served")
+
+
+def test_a_message_that_cannot_be_read_is_refused_in_words(channel):
+    call = channel.unary_unary("/tensorflow.serving.PredictionService/Predict")
+    assert_refused(lambda: call(b"\xff\xff"), Code.INVALID_ARGUMENT, "is not a PredictRequest")
+
+
+def test_health_checks_are_answered_by_the_names_that_the_real_one_knows(channel):
+    checks = health_pb2_grpc.HealthStub(channel)
+    for name in ("", "ModelService", "PredictionService"):
+        answer = checks.Check(health_pb2.HealthCheckRequest(service=name))
+        assert answer.status == health_pb2.HealthCheckResponse.SERVING
+    assert_refused(lambda: checks.Check(health_pb2.HealthCheckRequest(service="nope")), Code.NOT_FOUND)
+
+
+def test_services_and_their_messages_are_described_by_reflection(channel):
+    database = ProtoReflectionDescriptorDatabase(channel)
+    assert {"tensorflow.serving.PredictionService", "tensorflow.serving.ModelService"} <= set(database.get_services())
+    file = database.FindFileContainingSymbol("tensorflow.serving.PredictRequest")
+    assert "PredictRequest" in [message.name for message in file.message_type]
 
 
 def test_a_message_that_is_too_large_is_refused_and_the_next_one_answered(prediction_service, images):

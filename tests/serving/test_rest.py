@@ -2,6 +2,7 @@
 
 import base64
 import gc
+import gzip
 import http.client
 import json
 import socket
@@ -158,6 +159,112 @@ def test_a_bad_request_gets_400_and_the_reason(send, body, message):
 def test_a_bad_path_gets_its_status_and_the_reason(send, method, path, status, message):
     found, answer = send(method, path, {"instances": [[0]]} if method == "POST" else None)
     assert (found, message in answer["error"]) == (status, True), answer
+
+
+@pytest.mark.parametrize("deep", ["[" * 1000 + "]" * 1000, '{"a":' * 1000 + "1" + "}" * 1000])
+@pytest.mark.parametrize("body", ['{"instances": %s}', '{"instances": [NaN, %s]}', '{"signature_name": %s}', "%s"])
+def test_json_nested_deeply_is_a_bad_request(send, deep, body):
+    status, answer = send("POST", PREDICT, (body % deep).encode())
+    assert (status, set(answer)) == (400, {"error"})
+    assert len(answer["error"]) < 600
+
+
+def test_a_query_is_part_of_the_path_as_in_tensorflow_serving(send, images):
+    assert send("POST", f"{PREDICT}?a=b", {"instances": images[:1].tolist()})[0] == 400
+    status, answer = send("GET", "/v1/models/digits?a=b")
+    assert (status, answer["error"]) == (404, "Could not find any versions of model digits?a=b")
+
+
+def test_a_packed_body_is_unpacked(server, images, expected):
+    connection = http.client.HTTPConnection(server.host, server.rest_port, timeout=60)
+    body = gzip.compress(json.dumps({"signature_name": "uint8", "instances": images.tolist()}).encode())
+    for content, status in ((body, 200), (body[:-20], 400), (b"no", 400), (body + b"x" * 2**17, 400), (body, 200)):
+        connection.request("POST", PREDICT, content, {"Content-Encoding": "gzip"})
+        answer = connection.getresponse()
+        document = json.loads(answer.read())
+        assert answer.status == status, document
+    assert_answers(document["predictions"], expected[2])
+    connection.close()
+
+
+def test_base64_may_have_line_breaks(send, images, expected):
+    file = base64.encodebytes(encode_png(images[0])).decode()
+    assert file.count("\n") > 2
+    status, answer = send("POST", PREDICT, {"signature_name": "encoded", "instances": [{"b64": file}]})
+    assert status == 200
+    assert_answers(answer["predictions"], expected[2][:1])
+
+
+def exchange(port, method, path, headers):
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
+    connection.request(method, path, headers=headers)
+    answer = connection.getresponse()
+    answer.text = answer.read().decode()
+    connection.close()
+    return answer
+
+
+def test_a_pre_flight_request_is_answered_and_pages_may_read_replies_if_they_are_let(server):
+    closed = exchange(server.rest_port, "OPTIONS", PREDICT, {"Origin": "https://example.org"})
+    assert (closed.status, closed.text, closed.getheader("Access-Control-Allow-Origin")) == (200, "", None)
+    assert exchange(server.rest_port, "OPTIONS", PREDICT, {}).status == 400
+    rest = rest_server.RestServer(server.service, "127.0.0.1", 0, cors=True)
+    rest.start()
+    for method, path in (("OPTIONS", PREDICT), ("GET", "/v1/models/digits"), ("GET", "/v1/models/nope")):
+        answer = exchange(rest.port, method, path, {"Origin": "https://example.org"})
+        assert answer.getheader("Access-Control-Allow-Origin") == "*"
+        assert answer.getheader("Access-Control-Allow-Methods") == "POST, GET"
+        assert answer.getheader("Access-Control-Allow-Headers") == "Content-Type"
+    rest.stop(1)
+    rest.join()
+
+
+def test_metrics_have_the_names_that_tensorflow_serving_gives_them(server, send, images):
+    def counts():
+        answer = exchange(server.rest_port, "GET", "/monitoring/prometheus/metrics", {})
+        assert answer.getheader("Content-Type") == "text/plain"
+        lines = (line.rpartition(" ") for line in answer.text.splitlines() if not line.startswith("#"))
+        return {name: int(value) for name, _, value in lines}
+
+    send("POST", PREDICT, {"instances": images[:1].tolist()})
+    before = counts()
+    send("POST", PREDICT, {"instances": images[:1].tolist()})
+    send("POST", PREDICT, {"instances": [1]})
+    send("POST", "/v1/models/nope:predict", {"instances": [1]})
+    after = counts()
+    request = ':tensorflow:serving:request_%s{model_name="digits"%s}'
+    latency = ',API="predict",entrypoint="REST"'
+    changes = {name: value - before.get(name, 0) for name, value in after.items() if value != before.get(name, 0)}
+    assert changes.pop(request % ("count", ',status="OK"')) == 1
+    assert changes.pop(request % ("count", ',status="INVALID_ARGUMENT"')) == 1
+    assert changes.pop(request % ("latency_count", latency)) == 1
+    assert changes.pop(request % ("latency_sum", latency)) > 0
+    assert changes.pop(request % ("latency_bucket", latency + ',le="+Inf"')) == 1
+    assert all("latency_bucket" in name for name in changes)
+    assert not any("nope" in name for name in after)
+
+
+@pytest.mark.parametrize(
+    ("content", "status"),
+    [
+        (b"GET / HTTP/9.9\r\n\r\n", 400),
+        (b"\x00" * 50 + b"\r\n\r\n", 400),
+        (b"GET / HTTP/1.1\r\nHost: a\r\nA: " + b"a" * 100_000 + b"\r\n\r\n", 431),
+        (b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: x\r\n\r\n", None),
+        (b"POST /v1/models/digits:predict HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n", 400),
+        (b"POST /v1/models/digits:predict HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n" + b"1" * 99, 400),
+    ],
+)
+def test_what_is_not_http_gets_one_reply_in_json(server, content, status):
+    with socket.create_connection((server.host, server.rest_port), timeout=60) as connection:
+        connection.sendall(content)
+        answer = b""
+        while chunk := connection.recv(2**16):
+            answer += chunk
+    head, _, body = answer.partition(b"\r\n\r\n")
+    assert answer.count(b"HTTP/1.1 ") == 1
+    assert status is None or head.startswith(b"HTTP/1.1 %d " % status)
+    assert set(json.loads(body)) == {"error"}
 
 
 def test_nan_is_accepted_and_answered_as_by_tensorflow_serving(send, images):

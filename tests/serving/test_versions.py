@@ -11,7 +11,7 @@ import pytest
 from lenet_keras.serving.embedded.server import running_server
 from lenet_keras.serving.embedded.signatures import ServingError
 from lenet_keras.serving.embedded.store import ModelStore
-from lenet_keras.serving.embedded.versions import State
+from lenet_keras.serving.embedded.versions import ModelVersion, State
 from lenet_keras.serving.endpoint import ModelSpec
 
 QUICK = 0.02  # seconds between two scans
@@ -109,6 +109,39 @@ def test_the_last_working_version_stays_whatever_comes_after_it(own_exports):
     for _ in range(2):
         store.poll()
         assert states(store) == {1: State.AVAILABLE, 2: State.END, 3: State.END}
+
+
+def test_a_label_moves_when_its_version_is_available_not_before(own_exports, exports, monkeypatch):
+    store, seen = ModelStore(own_exports), []
+
+    def labels():
+        found = {}
+        for label in ("stable", "canary"):
+            try:
+                with store.lease(ModelSpec("digits", label=label)) as version:
+                    found[label] = version.number
+            except ServingError as error:
+                found[label] = str(error)
+        return found
+
+    load = ModelVersion.load
+    monkeypatch.setattr(ModelVersion, "load", lambda version: (seen.append(labels()), load(version)))
+    missing = {label: f"Unrecognized servable version label: {label}" for label in ("stable", "canary")}
+    store.poll()
+    assert seen.pop() == missing
+    assert labels() == {"stable": 1, "canary": 1}
+    add(exports, own_exports, 2, 2)
+    store.poll()
+    assert seen.pop() == {"stable": 1, "canary": 1}
+    assert labels() == {"stable": 1, "canary": 2}
+    for number in (3, 4):  # neither can be loaded: the labels stay, and so do their versions
+        (own_exports / "digits" / str(number)).mkdir()
+        store.poll()
+    assert labels() == {"stable": 2, "canary": 2}
+    add(exports, own_exports, 1, 5)
+    store.poll()
+    assert labels()["canary"] == 5
+    assert states(store)[2] is State.AVAILABLE
 
 
 def test_a_failed_version_is_tried_again_when_its_folder_is_removed_and_created_again(own_exports, exports):

@@ -1,7 +1,9 @@
 """Batching: concurrent requests for one signature are answered by one call of the model.
 
 No request waits for others to arrive: whenever the worker is free, it takes the requests that have gathered while it
-was busy. A lone request is answered at once, and batches grow with the load.
+was busy. A lone request is answered at once, and batches grow with the load. Requests that are a batch in themselves
+form a queue of their own, which takes turns with the others: whoever asks for much waits for others who do, and a small
+request never waits for more than one of them.
 """
 
 from __future__ import annotations
@@ -21,12 +23,16 @@ from lenet_keras.serving.embedded.signatures import Arrays, ServingError, Signat
 
 Outputs = dict[str, npt.NDArray[Any]]
 
+_PIXELS = 2**16  # whose decoding takes about as long as a row in the model
+_LARGE = "large"  # the group of requests that are not merged because of what they weigh
+
 
 @dataclass(frozen=True)
 class _Request:
     signature: Signature
     inputs: Arrays
     rows: int
+    weight: int
     answer: Future[Outputs] = field(default_factory=Future)
 
 
@@ -41,7 +47,7 @@ class Batcher:
         """Start the thread.
 
         Args:
-            max_batch: the most rows to merge; a larger request runs alone.
+            max_batch: the most rows to merge, or so many times 65,536 pixels to decode; a larger request runs alone.
             max_waiting: the most requests that may wait; further ones are refused.
         """
         self._max_batch = max_batch
@@ -53,24 +59,34 @@ class Batcher:
         self._thread = threading.Thread(target=self._work, name="batcher")
         self._thread.start()
 
-    def submit(self, signature: Signature, inputs: Arrays) -> Future[Outputs]:
-        """Queue a request.
+    def submit(self, signature: Signature, inputs: Arrays, pixels: int = 0) -> Future[Outputs]:
+        """Queue a request, whose inputs `Signature.check` has accepted.
+
+        Args:
+            signature: what to call.
+            inputs: its arguments.
+            pixels: how many the call decodes.
 
         Raises:
-            ServingError: the inputs do not fit the signature, or too many requests are waiting.
+            ServingError: RESOURCE_EXHAUSTED: too many requests are waiting. UNAVAILABLE: the server is stopping.
         """
-        signature.check(inputs)
         rows = {array.shape[0] for array in inputs.values()} if signature.is_batched else set()
         # Some operations refuse an empty batch: what happens to one must not depend on other requests.
         can_merge = len(rows) == 1 and rows != {0}
-        request = _Request(signature, inputs, rows.pop() if can_merge else 1)
+        count = max(rows, default=1)
+        request = _Request(signature, inputs, count, max(count, pixels // _PIXELS))
         group: Hashable = object()
-        if can_merge:
+        if request.weight > self._max_batch:
+            group = _LARGE
+        elif can_merge:
             group = (id(signature), *(inputs[name].shape[1:] for name in signature.inputs))
         with self._changed:
-            if self._closed or self._waiting >= self._max_waiting:
-                reason = "the server is shutting down" if self._closed else f"{self._waiting} requests are waiting"
-                raise ServingError(StatusCode.UNAVAILABLE, f"{reason}; try again later")
+            if self._closed:
+                raise ServingError(StatusCode.UNAVAILABLE, "the server is shutting down; try again later")
+            if self._waiting >= self._max_waiting:
+                raise ServingError(
+                    StatusCode.RESOURCE_EXHAUSTED, f"{self._waiting} requests are waiting; try again later"
+                )
             self._groups.setdefault(group, deque()).append(request)
             self._waiting += 1
             self._changed.notify()
@@ -97,9 +113,9 @@ class Batcher:
     def _take(self) -> list[_Request]:
         group, requests = next(iter(self._groups.items()))
         batch = [requests.popleft()]
-        rows = batch[0].rows
-        while requests and rows + requests[0].rows <= self._max_batch:
-            rows += requests[0].rows
+        weight = batch[0].weight
+        while requests and weight + requests[0].weight <= self._max_batch:
+            weight += requests[0].weight
             batch.append(requests.popleft())
         if requests:
             self._groups.move_to_end(group)  # so that no group starves behind a busy one

@@ -7,6 +7,7 @@ import binascii
 import contextlib
 import gc
 import json
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import chain
@@ -24,6 +25,7 @@ from lenet_keras.serving.embedded.store import ModelStore
 from lenet_keras.serving.endpoint import ModelSpec
 
 _DEEPEST = 32  # nested lists; NumPy 2 allows 64 axes
+_ENCODER = json.JSONEncoder(check_circular=False)
 _JSON_NAME = {
     type(None): "Null",
     bool: "Boolean",
@@ -65,8 +67,14 @@ class PredictRequest:
     by_row: bool
     value: Any
 
-    def arrays(self, inputs: Mapping[str, tf.TensorSpec]) -> dict[str, npt.NDArray[Any]]:
+    def arrays(
+        self, inputs: Mapping[str, tf.TensorSpec], largest: Mapping[str, int] | None = None
+    ) -> dict[str, npt.NDArray[Any]]:
         """Return arrays for the inputs of a signature; `Signature.check` compares their shapes.
+
+        Args:
+            inputs: types by name.
+            largest: the most values of each input that has such a limit.
 
         Raises:
             BadRequest: names, types or sizes of lists are wrong.
@@ -75,13 +83,13 @@ class PredictRequest:
         arrays = {}
         for name, column in columns.items():
             try:
-                arrays[name] = _dense(column, inputs[name].dtype)
+                arrays[name] = _dense(column, inputs[name].dtype, (largest or {}).get(name))
             except BadRequest as error:
                 raise BadRequest(f"Failed to process key: {name} of the request. Error: {error}") from None
         return arrays
 
 
-def read_request(body: bytes) -> PredictRequest:
+def read_request(body: bytes | bytearray) -> PredictRequest:
     """Read the body of a predict request.
 
     >>> read_request(b'{"instances": [1, 2]}')
@@ -110,7 +118,7 @@ def read_request(body: bytes) -> PredictRequest:
     return PredictRequest(signature_name, given[0] == "instances", value)
 
 
-def _loads(body: bytes) -> Any:
+def _loads(body: bytes | bytearray) -> Any:
     try:
         return orjson.loads(body)
     except orjson.JSONDecodeError as error:
@@ -149,8 +157,8 @@ def _named_columns(value: Any, inputs: Mapping[str, tf.TensorSpec]) -> dict[str,
     return {next(iter(inputs)): value}
 
 
-def _dense(value: Any, dtype: tf.DType) -> npt.NDArray[Any]:
-    """Return the array of nested lists."""
+def _dense(value: Any, dtype: tf.DType, largest: int | None) -> npt.NDArray[Any]:
+    """Return the array of nested lists, of at most `largest` values."""
     shape: list[int] = []
     level = [value]
     while list in (kinds := set(map(type, level))):
@@ -163,6 +171,10 @@ def _dense(value: Any, dtype: tf.DType) -> npt.NDArray[Any]:
         shape.append(sizes.pop())
         if len(shape) > _DEEPEST:
             raise BadRequest(f"Encountered lists nested deeper than {_DEEPEST}")
+        if largest is not None and math.prod(shape) > largest:  # before they take any more time
+            raise BadRequest(
+                f"Encountered {math.prod(shape)} values; a request may have {largest}: send fewer at a time"
+            )
         level = list(chain.from_iterable(level))
     return _flat(level, kinds, dtype).reshape(shape)
 
@@ -201,7 +213,7 @@ def _is_base64(value: Any) -> bool:
 def _decode(value: dict[str, Any]) -> bytes:
     if not _is_base64(value):
         raise BadRequest(f"JSON Value: {_excerpt(value)} not formatted correctly for base64 data")
-    text = value["b64"]
+    text = "".join(value["b64"].split())  # encoders break lines after 64 or 76 characters
     try:
         return base64.b64decode(text + "=" * (-len(text) % 4), validate=True)
     except (binascii.Error, ValueError):
@@ -209,8 +221,13 @@ def _decode(value: dict[str, Any]) -> bytes:
 
 
 def _excerpt(value: Any) -> str:
-    text = json.dumps(value)
-    return text if len(text) <= 256 else text[:256] + "..."
+    # Written piece by piece and no further than shown: the value may be millions of numbers, or nested a thousand deep.
+    text = ""
+    for piece in _ENCODER.iterencode(value):
+        text += piece
+        if len(text) > 256:
+            return text[:256] + "..."
+    return text
 
 
 def predict_reply(outputs: Arrays, by_row: bool) -> bytes:

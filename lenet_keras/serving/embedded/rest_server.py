@@ -6,35 +6,44 @@ import asyncio
 import contextlib
 import re
 import threading
+import time
+import zlib
 from typing import Any
 
 from grpc import StatusCode
-from tornado import httpserver, iostream, netutil, web
+from tornado import iostream, netutil, web
 
 from lenet_keras.files import naming
-from lenet_keras.serving.embedded import rest_json
-from lenet_keras.serving.embedded.batching import Batcher
+from lenet_keras.serving.embedded import metrics, rest_json
+from lenet_keras.serving.embedded.budget import Holding
+from lenet_keras.serving.embedded.http_connections import Connections, Peer
+from lenet_keras.serving.embedded.service import Service
 from lenet_keras.serving.embedded.signatures import BadRequest, ServingError
-from lenet_keras.serving.embedded.store import ModelStore
 from lenet_keras.serving.endpoint import MODEL, ROOT, ModelSpec
 
 _POST = re.compile(rf"(?i:{ROOT}{MODEL}:(?P<method>predict|classify|regress))")
 _GET = re.compile(rf"(?i:{ROOT}{MODEL}(?P<metadata>/metadata)?)")
-_IDLE = 60.0  # seconds for a client to send its headers, and again for the body
+_ORIGIN = re.compile("https?://")
+# TensorFlow Serving's (model_servers/http_rest_api_util.cc).
+_CORS = {
+    "Access-Control-Allow-Origin": "*",
+    "Access-Control-Allow-Methods": "POST, GET",
+    "Access-Control-Allow-Headers": "Content-Type",
+}
+_GZIP = 16 + zlib.MAX_WBITS
 
 
 class RestServer:
     """Answers HTTP requests on a thread of its own."""
 
-    def __init__(self, store: ModelStore, batcher: Batcher, host: str, port: int, max_bytes: int) -> None:
+    def __init__(self, service: Service, host: str, port: int, cors: bool) -> None:
         """Bind the port; connections wait until `start`.
 
         Args:
-            store: the models.
-            batcher: runs them.
+            service: the models, what runs them, and the limits.
             host: the address to listen on.
             port: 0 for any free one.
-            max_bytes: the largest body of a request.
+            cors: whether pages of any site may read the replies.
 
         Raises:
             OSError: the address or port is not available.
@@ -44,16 +53,18 @@ class RestServer:
         self.port: int = self._sockets[0].getsockname()[1]
         self.active: set[_Handler] = set()
         self.stopping = False
-        settings: dict[str, Any] = {"store": store, "batcher": batcher, "server": self, "max_bytes": max_bytes}
+        settings: dict[str, Any] = {"service": service, "server": self, "headers": _CORS if cors else {}}
         application = web.Application([(".*", _Handler, settings)], log_function=lambda _handler: None)
-        self._server = httpserver.HTTPServer(
-            application,
-            idle_connection_timeout=_IDLE,
-            body_timeout=_IDLE,
-            max_body_size=4 * max_bytes,  # up to this, a refused body is read and dropped: see `_Handler._refuse`
+        limits = service.limits
+        self._connections = Connections(
+            lambda connection: application.start_request(None, connection),
+            self._sockets,
+            limits.affordable_connections(),
+            limits.idle,
+            max_body=4 * limits.request_bytes,  # up to this, a refused body is read and dropped: see `_Handler._refuse`
         )
-        self._stop: asyncio.Event
         self._loop: asyncio.AbstractEventLoop
+        self._stop: asyncio.Event
         self._grace = 0.0
         self._started = threading.Event()
         self._thread = threading.Thread(target=lambda: asyncio.run(self._run()), name="rest")
@@ -70,7 +81,6 @@ class RestServer:
             for listener in self._sockets:
                 listener.close()
         else:
-            self._started.wait()
             self._loop.call_soon_threadsafe(self._stop.set)
 
     def join(self) -> None:
@@ -80,30 +90,42 @@ class RestServer:
 
     async def _run(self) -> None:
         self._loop, self._stop = asyncio.get_running_loop(), asyncio.Event()
-        self._server.add_sockets(self._sockets)
+        self._connections.start()
+        sweeping = asyncio.create_task(self._connections.cut_off_slow_clients())
         self._started.set()
         await self._stop.wait()
         self.stopping = True
-        self._server.stop()
+        self._connections.stop()
         deadline = self._loop.time() + self._grace
         while self.active and self._loop.time() < deadline:
             await asyncio.sleep(0.01)
-        await self._server.close_all_connections()
+        sweeping.cancel()
+        await self._connections.close()
 
 
 @web.stream_request_body  # otherwise Tornado parses a body that claims to be a form, as curl's do
 class _Handler(web.RequestHandler):
     SUPPORTED_METHODS = ("GET", "HEAD", "POST", "DELETE", "PATCH", "PUT", "OPTIONS")
 
-    def initialize(self, store: ModelStore, batcher: Batcher, server: RestServer, max_bytes: int) -> None:
-        self._store = store
-        self._batcher = batcher
+    def initialize(self, service: Service, server: RestServer, headers: dict[str, str]) -> None:
+        self._service = service
         self._server = server
-        self._max_bytes = max_bytes
+        self._max_bytes = service.limits.request_bytes
+        self._start = time.monotonic()
         self._model: ModelSpec | None = None
         self._is_metadata = False
         self._is_answered = False
         self._body = bytearray()
+        self._holding = Holding(service.budget)
+        self._unpacking: Any = None
+        self._answer: asyncio.Future[Any] | None = None
+        for name, value in headers.items():
+            self.set_header(name, value)
+
+    @property
+    def _peer(self) -> Peer:
+        peer: Peer = self.request.connection.context  # type: ignore[union-attr]
+        return peer
 
     def set_default_headers(self) -> None:
         self.clear_header("Server")
@@ -111,49 +133,68 @@ class _Handler(web.RequestHandler):
 
     def prepare(self) -> None:
         # Whatever the request line and the headers show is answered before the body arrives.
+        self._peer.expects_body()
         try:
             self._model = self._requested_model()
+            if self.request.method == "POST" and self._announced_length() > self._max_bytes:
+                raise _too_long(self._max_bytes)
         except Exception as exception:
-            error = ServingError.from_exception(exception)
-            self._refuse(error.http_status, str(error))
+            self._refuse(exception)
             return
-        if self.request.method == "POST" and self._announced_length() > self._max_bytes:
-            self._refuse_length()
-        else:
-            self._server.active.add(self)
+        if "gzip" in self.request.headers.get("Content-Encoding", ""):
+            self._unpacking = zlib.decompressobj(_GZIP)
+        self._server.active.add(self)
 
     def data_received(self, chunk: bytes) -> None:
         if self._is_answered or self.request.method != "POST":
             return
-        if len(self._body) + len(chunk) > self._max_bytes:
-            self._refuse_length()
+        try:
+            if self._unpacking is not None:
+                if self._unpacking.eof:
+                    raise BadRequest("The request's body goes on after the end of its gzip")
+                chunk = self._unpacking.decompress(chunk, self._max_bytes - len(self._body) + 1)
+            if len(self._body) + len(chunk) > self._max_bytes:
+                raise _too_long(self._max_bytes)
+            self._holding.add(len(chunk))
+        except (ServingError, zlib.error) as error:
+            self._refuse(BadRequest("The request's body is not gzip") if isinstance(error, zlib.error) else error)
         else:
             self._body += chunk
 
     def on_finish(self) -> None:
-        self._body = bytearray()
+        self._let_go()
 
     def on_connection_close(self) -> None:
         super().on_connection_close()  # ends the wait for the rest of the body
-        self._body = bytearray()
-        self._server.active.discard(self)
+        if self._answer is not None:
+            self._answer.cancel()  # nobody waits for it any more
+        self._let_go()
 
     async def get(self) -> None:
         if self._is_answered:
             if not self._finished:
                 self.finish()
             return
+        self._peer.waits_for_us()
+        status = "OK"
         try:
             reply = await self._reply()
+        except asyncio.CancelledError:
+            if self._peer.stream.closed():
+                return
+            raise
         except Exception as exception:
             error = ServingError.from_exception(exception)
+            status = error.code.name
             self.set_status(error.http_status)
             reply = rest_json.error_reply(str(error))
         if self._server.stopping:
             self.set_header("Connection", "close")
-        with contextlib.suppress(iostream.StreamClosedError):  # the client is gone
+        self._record(status)
+        self._peer.is_answered()
+        with contextlib.suppress(iostream.StreamClosedError):  # the client is gone, or took too long
             await self.finish(reply)
-        self._server.active.discard(self)
+        self._let_go()
 
     post = head = delete = patch = put = options = get
 
@@ -161,21 +202,20 @@ class _Handler(web.RequestHandler):
         return None
 
     def write_error(self, status_code: int, **_kwargs: Any) -> None:
-        request = f"{self.request.method} {self.request.path}"
+        request = f"{self.request.method} {self.request.uri}"
         self.finish(rest_json.error_reply(f"{request} failed with HTTP status {status_code}"))
 
-    def _refuse_length(self) -> None:
-        self._refuse(413, f"The request's body is longer than {self._max_bytes} bytes")
-
-    def _refuse(self, status: int, message: str) -> None:
+    def _refuse(self, exception: Exception) -> None:
         """Answer now. The body is then dropped as it comes: were it left unread, its sender could lose the answer."""
-        self._server.active.discard(self)
+        error = ServingError.from_exception(exception)
         self._is_answered = True
         # The client waits for the answer, or for word to go on, before it sends the body.
         is_unsent = "Expect" in self.request.headers and not self._body
-        self._body = bytearray()
-        self.set_status(status)
-        reply = rest_json.error_reply(message)
+        self._let_go()
+        self._record(error.code.name)
+        self.set_status(413 if isinstance(error, _TooLong) else error.http_status)
+        reply = rest_json.error_reply(str(error))
+        self._peer.is_answered()
         if is_unsent or self._announced_length() > 4 * self._max_bytes:
             self.set_header("Connection", "close")
             self.finish(reply)
@@ -184,14 +224,32 @@ class _Handler(web.RequestHandler):
             self.write(reply)
             self.flush()
 
+    def _let_go(self) -> None:
+        self._server.active.discard(self)
+        self._body = bytearray()
+        self._unpacking = None
+        self._holding.release()
+
+    def _record(self, status: str) -> None:
+        if self._model is not None and self._service.store.knows(self._model.name):
+            seconds = time.monotonic() - self._start
+            if self.request.method == "POST" or status != "OK":
+                self._service.metrics.record(self._model.name, status, "predict", "REST", seconds)
+
     def _announced_length(self) -> int:
         length = self.request.headers.get("Content-Length", "")
         return int(length[:19]) if length.isdecimal() else 0  # Python refuses to read numbers of thousands of digits
 
-    def _requested_model(self) -> ModelSpec:
-        method, path = self.request.method, self.request.path
+    def _requested_model(self) -> ModelSpec | None:
+        method, path = self.request.method, self.request.uri or ""  # a query is part of the path, as in the real one
+        if method == "GET" and path == metrics.PATH:
+            return None
         if not path.lower().startswith("/v1/"):
             raise ServingError(StatusCode.NOT_FOUND, f"Not found: {method} {path}")
+        if method == "OPTIONS":
+            if _ORIGIN.search(self.request.headers.get("Origin", "")) is None:
+                raise ServingError(StatusCode.FAILED_PRECONDITION, "Origin header is missing in CORS preflight")
+            return None
         if method == "GET" and path.lower().rstrip("/") == ROOT:
             raise BadRequest("Missing model name in request.")
         match = {"POST": _POST, "GET": _GET}[method].fullmatch(path) if method in ("POST", "GET") else None
@@ -206,23 +264,46 @@ class _Handler(web.RequestHandler):
         elif match["method"].lower() != "predict":
             raise ServingError(StatusCode.UNIMPLEMENTED, f"This server answers predict, not {match['method']}")
         else:
-            with self._store.lease(model):  # it is served
+            with self._service.store.lease(model):  # it is served
                 pass
         return model
 
     async def _reply(self) -> bytes:
-        assert self._model is not None
+        store = self._service.store
+        if self._model is None:
+            if self.request.method == "OPTIONS":
+                return b""
+            self.set_header("Content-Type", "text/plain")
+            return self._service.metrics.page().encode()
         if self.request.method == "POST":
             return await self._predict(self._model)
-        return (rest_json.metadata_reply if self._is_metadata else rest_json.status_reply)(self._store, self._model)
+        return (rest_json.metadata_reply if self._is_metadata else rest_json.status_reply)(store, self._model)
 
     async def _predict(self, model: ModelSpec) -> bytes:
+        if self._unpacking is not None and not self._unpacking.eof:
+            raise BadRequest("The request's body is not complete gzip")
         with contextlib.ExitStack() as lease:
             with rest_json.garbage_collection_paused():
-                request = rest_json.read_request(bytes(self._body))
-                version = lease.enter_context(self._store.lease(model))
+                request = rest_json.read_request(self._body)
+                self._body = bytearray()
+                version = lease.enter_context(self._service.store.lease(model))
                 signature = version.signature(request.signature_name, StatusCode.INVALID_ARGUMENT)
-                arrays, by_row = request.arrays(signature.inputs), request.by_row
+                arrays = request.arrays(signature.inputs, self._service.largest_sizes(signature))
+                by_row = request.by_row
                 del request  # its many lists, before collection resumes
-            outputs = await asyncio.wrap_future(self._batcher.submit(signature, arrays))
+            self._answer = asyncio.wrap_future(self._service.submit(signature, arrays, self._holding))
+            try:
+                outputs = await asyncio.wait_for(self._answer, self._service.limits.timeout)
+            except asyncio.TimeoutError:
+                raise ServingError(
+                    StatusCode.DEADLINE_EXCEEDED, f"no answer within {self._service.limits.timeout:g} seconds"
+                ) from None
         return rest_json.predict_reply(outputs, by_row)
+
+
+class _TooLong(BadRequest):
+    """A body that is too long; HTTP has a status of its own for that."""
+
+
+def _too_long(max_bytes: int) -> _TooLong:
+    return _TooLong(f"The request's body is longer than {max_bytes} bytes")

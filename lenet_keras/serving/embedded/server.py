@@ -11,11 +11,13 @@ from lenet_keras.errors import InvalidArgument
 from lenet_keras.paths import local_path
 from lenet_keras.serving.config import check_saved_model_path
 from lenet_keras.serving.embedded.batching import Batcher
+from lenet_keras.serving.embedded.budget import Budget
 from lenet_keras.serving.embedded.grpc_server import GrpcServer
+from lenet_keras.serving.embedded.limits import Limits
 from lenet_keras.serving.embedded.rest_server import RestServer
+from lenet_keras.serving.embedded.service import Service
 from lenet_keras.serving.embedded.store import ModelStore
 
-_MAX_BYTES = 64 * 2**20  # of a request; 10,000 images of 28x28 as JSON numbers are about 40 MB
 _GRACE = 30.0  # seconds for requests under way when the server is stopped
 
 
@@ -27,18 +29,30 @@ class RunningServer:
         host: the address that it listens on.
         rest_port: for HTTP.
         grpc_port: for gRPC.
-        store: its models.
+        service: its models, its limits, and what it has answered.
     """
 
     host: str
     rest_port: int
     grpc_port: int
-    store: ModelStore
+    service: Service
+
+    @property
+    def store(self) -> ModelStore:
+        """Its models."""
+        return self.service.store
 
 
 @contextlib.contextmanager
 def running_server(
-    export_dir: Path, rest_port: int, grpc_port: int, host: str = "127.0.0.1", *, interval: float = 1.0
+    export_dir: Path,
+    rest_port: int,
+    grpc_port: int,
+    host: str = "127.0.0.1",
+    *,
+    interval: float = 1.0,
+    limits: Limits | None = None,
+    cors: bool = False,
 ) -> Iterator[RunningServer]:
     """Serve `<export_dir>/<model name>/<version>/` within the context, over TensorFlow Serving's two protocols.
 
@@ -55,6 +69,8 @@ def running_server(
         grpc_port: for gRPC; 0 for any free one.
         host: the address to listen on. There is no authentication: think twice before opening it to other machines.
         interval: seconds between two scans for new versions.
+        limits: what the server takes on; None: the defaults of `Limits`.
+        cors: whether pages of any site may read the replies of REST.
 
     Raises:
         InvalidArgument: `export_dir` is not a folder, or a path that TensorFlow cannot load a SavedModel from.
@@ -64,7 +80,7 @@ def running_server(
     check_saved_model_path(export_dir)
     if not export_dir.is_dir():
         raise InvalidArgument(f"{export_dir} is not a folder")
-    store, servers = ModelStore(export_dir, interval), list[GrpcServer | RestServer]()
+    store, limits, servers = ModelStore(export_dir, interval), limits or Limits(), list[GrpcServer | RestServer]()
 
     def stop() -> None:
         for server in servers:
@@ -73,13 +89,14 @@ def running_server(
             server.join()
 
     with contextlib.ExitStack() as stack:
-        batcher = Batcher()
+        batcher = Batcher(max_waiting=limits.waiting)
         stack.callback(batcher.close)
         stack.callback(stop)
-        servers.append(grpc_server := GrpcServer(store, batcher, host, grpc_port, _MAX_BYTES))
-        servers.append(rest_server := RestServer(store, batcher, host, rest_port, _MAX_BYTES))
+        service = Service(store, batcher, limits, Budget(limits.buffered_bytes))
+        servers.append(grpc_server := GrpcServer(service, host, grpc_port))
+        servers.append(rest_server := RestServer(service, host, rest_port, cors))
         store.start()
         stack.callback(store.close)
         for server in servers:
             server.start()
-        yield RunningServer(host, rest_server.port, grpc_server.port, store)
+        yield RunningServer(host, rest_server.port, grpc_server.port, service)

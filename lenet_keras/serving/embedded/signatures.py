@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 from grpc import StatusCode
+from tensorflow.core.framework import types_pb2
 
 from lenet_keras.errors import LenetKerasError, first_line
 
@@ -154,11 +155,13 @@ def read_tensor(name: str, proto: Any, max_bytes: int) -> npt.NDArray[Any]:
         max_bytes: the most memory that its shape may ask for. A few bytes can say "a million times this value".
 
     Raises:
-        BadRequest: the message contradicts itself, or its shape is too large.
+        BadRequest: the message contradicts itself, has a type that no input has, or its shape is too large.
     """
-    sizes = [dimension.size for dimension in proto.tensor_shape.dim]
+    sizes = tensor_sizes(proto)
     try:
-        dtype = tf.as_dtype(proto.dtype)
+        dtype = _READABLE.get(proto.dtype)
+        if dtype is None:
+            raise ValueError(f"its type, {_type_name(proto.dtype)}, is not one that is served")
         if proto.tensor_shape.unknown_rank or any(size < 0 for size in sizes):
             raise ValueError("its shape is not known")
         if math.prod(sizes) * max(dtype.size, 1) > max_bytes:
@@ -166,9 +169,23 @@ def read_tensor(name: str, proto: Any, max_bytes: int) -> npt.NDArray[Any]:
         if dtype == tf.string and len(proto.string_val) != math.prod(sizes):
             raise ValueError(f"it holds {len(proto.string_val)} strings for the shape {sizes}")
         array: npt.NDArray[Any] = tf.make_ndarray(proto)
-    except (TypeError, ValueError, IndexError, OverflowError) as error:
-        raise BadRequest(f"input {name} is not a valid TensorProto: {error}") from error
+    except (TypeError, ValueError, LookupError, OverflowError) as error:
+        raise BadRequest(f"input {name} is not a valid TensorProto: {first_line(error)}") from error
     return array
+
+
+def tensor_sizes(proto: Any) -> list[int]:
+    """Return the shape that a TensorProto claims to have.
+
+    >>> tensor_sizes(tf.make_tensor_proto([1.0, 2.0]))
+    [2]
+    """
+    return [dimension.size for dimension in proto.tensor_shape.dim]
+
+
+def _type_name(number: int) -> str:
+    known = types_pb2.DataType.DESCRIPTOR.values_by_number
+    return known[number].name if number in known else str(number)
 
 
 # The field of a TensorProto that holds the values of each type. Clients in other languages read these fields, so a
@@ -187,6 +204,10 @@ _FIELD = {
     tf.bool: "bool_val",
     tf.string: "string_val",
 }
+
+
+# Those, and the types of half precision. References, resources, variants and quantized types have no values to send.
+_READABLE = {dtype.as_datatype_enum: dtype for dtype in (*_FIELD, tf.float16, tf.bfloat16)}
 
 
 def write_tensor(array: npt.NDArray[Any], proto: Any) -> None:

@@ -17,6 +17,7 @@ from lenet_keras.serving.config import labelled_versions, version_folders
 from lenet_keras.serving.embedded.signatures import BadRequest, ServingError
 from lenet_keras.serving.embedded.versions import ModelVersion, State
 from lenet_keras.serving.endpoint import ModelSpec
+from lenet_keras.serving.handover import allowed_labels
 
 logger = logging.getLogger(__name__)
 
@@ -24,9 +25,10 @@ logger = logging.getLogger(__name__)
 class ModelStore:
     """Serves `<export folder>/<model name>/<version>/` by TensorFlow Serving's rules.
 
-    Of each model, the two versions with the labels `stable` and `canary` are loaded. A newer version takes over when
-    it is ready; if it cannot be loaded, the old ones stay. A version that failed is not tried again until its folder
-    has been removed and created again. A version is not released while requests use it.
+    Of each model, the two versions that are to have the labels `stable` and `canary` are loaded. A label moves when its
+    version is AVAILABLE, not before; a version that a label names stays. So a newer version takes over when it is
+    ready, and if it cannot be loaded, the old ones stay. A version that failed is not tried again until its folder has
+    been removed and created again. A version is not released while requests use it.
     """
 
     def __init__(self, export_dir: Path, interval: float = 1.0) -> None:
@@ -36,6 +38,7 @@ class ModelStore:
         self._lock = threading.Lock()
         self._models: dict[str, dict[int, ModelVersion]] = {}
         self._labels: dict[str, dict[str, int]] = {}
+        self._wanted_labels: dict[str, dict[str, int]] = {}
         self._closing = threading.Event()
         self._thread = threading.Thread(target=self._watch, name="model-store")
 
@@ -59,6 +62,8 @@ class ModelStore:
             added = self._update_wanted(found)
         for version in added:
             self._load(version)
+            self._move_labels()
+        self._move_labels()
         self._release_unwanted()
 
     @contextlib.contextmanager
@@ -70,8 +75,8 @@ class ModelStore:
         """
         if not model.name:
             raise BadRequest("ModelSpec has no name specified.")
-        number = self._number(model)
         with self._lock:
+            number = self._number(model)
             serving = {n: v for n, v in self._models.get(model.name, {}).items() if v.state is State.AVAILABLE}
             version = serving.get(max(serving, default=-1) if number is None else number)
             if version is None:
@@ -92,8 +97,8 @@ class ModelStore:
         Raises:
             ServingError: NOT_FOUND: no such version was ever found. INVALID_ARGUMENT: the label is unknown.
         """
-        number = self._number(model)
         with self._lock:
+            number = self._number(model)
             versions = self._models.get(model.name, {})
             if number is not None:
                 if number not in versions:
@@ -102,6 +107,10 @@ class ModelStore:
             if not versions:
                 raise ServingError(StatusCode.NOT_FOUND, f"Could not find any versions of model {model.name}")
             return [(n, v.state, v.error) for n, v in sorted(versions.items(), reverse=True)]
+
+    def knows(self, name: str) -> bool:
+        """Return whether a model of this name is or was served."""
+        return name in self._models
 
     def status(self, model: ModelSpec) -> Any:
         """Return what `versions` returns, as a GetModelStatusResponse."""
@@ -141,22 +150,28 @@ class ModelStore:
             self.poll()
 
     def _scan(self) -> dict[str, dict[int, Path]]:
-        """Update the labels; return the folders of the labelled versions, by model and number."""
+        """Note which labels are wanted; return the folders of those versions, by model and number."""
         found: dict[str, dict[int, Path]] = {}
-        labels: dict[str, dict[str, int]] = {}
+        wanted: dict[str, dict[str, int]] = {}
         for folder in self._export_dir.iterdir():
             if folder.name.startswith(".") or not folder.is_dir():
                 continue
             try:
                 numbered = {int(child.name): child for child in version_folders(folder)}
-                labels[folder.name] = labelled_versions(folder)
+                labels = labelled_versions(folder)
             except OSError:
                 continue  # removed since, or not readable
-            found[folder.name] = {
-                number: numbered[number] for number in set(labels[folder.name].values()) if number in numbered
-            }
-        self._labels = labels
+            wanted[folder.name] = {label: number for label, number in labels.items() if number in numbered}
+            found[folder.name] = {number: numbered[number] for number in wanted[folder.name].values()}
+        self._wanted_labels = wanted
         return found
+
+    def _move_labels(self) -> None:
+        with self._lock:
+            for model, versions in self._models.items():
+                available = {number for number, version in versions.items() if version.state is State.AVAILABLE}
+                wanted = self._wanted_labels.get(model, {})
+                self._labels[model] = allowed_labels(wanted, self._labels.get(model, {}), available)
 
     def _update_wanted(self, found: Mapping[str, Mapping[int, Path]]) -> list[ModelVersion]:
         """Note which versions are to be served; return those to load."""
@@ -189,12 +204,14 @@ class ModelStore:
     def _release_unwanted(self) -> None:
         released = []
         with self._lock:
-            for versions in self._models.values():
+            for model, versions in self._models.items():
+                labelled = self._labels.get(model, {}).values()
                 wanted = [version for version in versions.values() if version.wanted]
                 if wanted and all(version.state is not State.AVAILABLE for version in wanted):
                     continue  # nothing could take over
                 for version in versions.values():
-                    if version.state is State.AVAILABLE and not version.wanted:
+                    is_needed = version.wanted or version.number in labelled
+                    if version.state is State.AVAILABLE and not is_needed:
                         version.state = State.UNLOADING
                         released.append(version)
                         if version.leases == 0:
