@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     import tensorflow as tf
 
     from lenet_keras import TrainConfig
+    from lenet_keras.config import Strategy
 
 WARM_UP_STEPS = 100
 MEASURED_STEPS = 900
@@ -60,7 +61,7 @@ def measure(peer: str, dataset: str, reg: str, steps: int) -> float:
     from lenet_keras import TrainConfig, runtime
     from lenet_keras.models import parse_reg
 
-    config = TrainConfig(dataset=dataset, reg=parse_reg(reg), batch_size=BATCH_SIZE)
+    config = TrainConfig(dataset=dataset, reg=parse_reg(reg), batch_size=BATCH_SIZE)  # type: ignore[arg-type]
     framework, _, option = peer.partition(", ")
     threads = 1 if option == "1 thread" else runtime.cores()
     if framework in ("PyTorch", "torch.compile"):
@@ -77,7 +78,7 @@ def measure(peer: str, dataset: str, reg: str, steps: int) -> float:
         runtime.load_tensorflow()
     if framework == "fit":
         return fit_speed(config, steps, is_tuned=option == "tuned")
-    strategy = "one_device" if option else "auto"
+    strategy: Strategy = "one_device" if option else "auto"
     speed = loop_speed(dataclasses.replace(config, strategy=strategy), steps * BATCH_SIZE)
     assert speed is not None  # it trains alone
     return speed
