@@ -11,20 +11,18 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from lenet_keras.data.catalogue import SAMPLE_DATASET
 from lenet_keras.models import REGULARISATIONS
 
 from . import options
 from .console import console, is_silent
 from .options import given
-from .settings import reject_without_effect, training_settings
+from .settings import QUICK, reject_without_effect, training_settings
 
 if TYPE_CHECKING:
     from lenet_keras.comparison.compare import Comparison, Progress
     from lenet_keras.comparison.plan import Plan
 
-_QUICK = {"dataset": SAMPLE_DATASET, "epochs": 3, "learning_rate": 1e-3}
-_QUICK_SEEDS = 2
+_QUICK_EPOCHS, _QUICK_SEEDS = 3, 2
 
 
 def _task(_ctx: click.Context, _param: click.Parameter, value: str) -> tuple[int, int]:
@@ -118,7 +116,7 @@ def _plan(
 
     chosen = {name: value for name, value in settings.items() if given(name)}
     if quick:
-        chosen = {**_QUICK, **chosen}
+        chosen = {**QUICK, "epochs": _QUICK_EPOCHS, **chosen}
         seeds = seeds if given("seeds") else _QUICK_SEEDS
     numbers = list(range(first_seed, first_seed + seeds))
     if config is None:

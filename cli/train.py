@@ -22,12 +22,13 @@ from lenet_keras.serving.config import check_export, model_name
 from . import options
 from .console import silence
 from .interruption import interruption
-from .settings import reject_without_effect, training_settings
+from .settings import QUICK, reject_without_effect, training_settings
 
 if TYPE_CHECKING:
     from lenet_keras.runs import RunFolder
 
 _DEFAULT = TrainConfig()
+_QUICK_EPOCHS = 25
 
 
 @click.command()
@@ -39,6 +40,7 @@ _DEFAULT = TrainConfig()
     help="Regularisation; several are combined as dropout+weight_decay.",
 )
 @training_settings
+@click.option("--quick", is_flag=True, help="A trial of half a minute, on the sample of lenet-keras.")
 @options.data_dir
 @click.option("--seed", type=int, default=_DEFAULT.seed, help="Seed for weights, order, held-out images and dropout.")
 @click.option("--strategy", type=options.Choice(STRATEGIES), default=_DEFAULT.strategy, help="tf.distribute strategy.")
@@ -68,6 +70,7 @@ _DEFAULT = TrainConfig()
 @options.quiet
 @options.verbose
 def command(
+    quick: bool,
     run_dir: Path | None,
     data_dir: Path | None,
     resume: str | None,
@@ -94,6 +97,10 @@ def command(
     reject_without_effect({name for one in reg for name in one.split("+")})
     if no_export:
         options.reject_given("export_dir", "with --no-export")
+    if quick:
+        settings |= {
+            name: value for name, value in {**QUICK, "epochs": _QUICK_EPOCHS}.items() if not options.given(name)
+        }
     config = TrainConfig(reg=parse_reg(reg), **settings)
     if workers and config.strategy not in ("auto", "multi_worker"):
         raise click.UsageError(f"--workers cannot be combined with --strategy {config.strategy}, for a single process.")
