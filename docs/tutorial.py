@@ -66,6 +66,7 @@ import tensorflow as tf
 
 from lenet_keras import TrainConfig, build_lenet5, export_run, predict, train
 
+tf.get_logger().setLevel("WARNING")  # in a notebook, TensorFlow would report where it writes a model
 WORK = Path(tempfile.mkdtemp(prefix="lenet-keras-tutorial-"))
 if FULL:
     SETTINGS = {"dataset": "fashion_mnist", "epochs": 15, "learning_rate": 5e-4}
