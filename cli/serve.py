@@ -13,7 +13,7 @@ import click
 
 from lenet_keras.errors import LenetKerasError
 from lenet_keras.serving import launch
-from lenet_keras.serving.config import DEFAULT_EXPORT_DIR, GRPC_PORT, REST_PORT
+from lenet_keras.serving.config import DEFAULT_EXPORT_DIR, GRPC_PORT, REST_PORT, model_folders
 from lenet_keras.serving.embedded.limits import Limits
 
 from . import options
@@ -141,6 +141,8 @@ def _serve_embedded(settings: launch.ServerSettings, limits: Limits, verbose: bo
         settings.export_dir, settings.rest_port, settings.grpc_port, settings.host, limits=limits, cors=settings.cors
     ) as server:
         host = f"[{server.host}]" if ":" in server.host else server.host
-        click.echo(f"REST:  http://{host}:{server.rest_port}/v1/models/")
+        click.echo(f"REST:  {host}:{server.rest_port}")
         click.echo(f"gRPC:  {host}:{server.grpc_port}")
+        for folder in model_folders(settings.export_dir):
+            click.echo(f"model: http://{host}:{server.rest_port}/v1/models/{folder.name}")
         threading.Event().wait()  # until Ctrl-C or SIGTERM

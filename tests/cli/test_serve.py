@@ -10,6 +10,7 @@ import shutil
 import signal
 import socket
 import subprocess
+import urllib.request
 import sys
 from pathlib import Path
 
@@ -44,14 +45,15 @@ def start(lenet_keras, work, *arguments, path=None, home=None, descriptors=1024)
 
 @pytest.fixture(scope="module")
 def served(lenet_keras, trained):
-    """Where an embedded server over what `trained` exported is: addresses for REST and gRPC, and the process number.
+    """Where an embedded server over what `trained` exported is: addresses for REST and gRPC, the process number, and
+    the address of its only model.
 
     It has few descriptors.
     """
     ports = ["--rest-port", "0", "--grpc-port", "0"]
     process = start(lenet_keras, trained[0], "--backend", "embedded", *ports, descriptors=150)
     rest, grpc = (re.search(r"[\d.]+:\d+", process.stdout.readline())[0] for _ in range(2))
-    yield rest, grpc, process.pid
+    yield rest, grpc, process.pid, process.stdout.readline().split()[1]
     process.terminate()
     _, rest_of_stderr = process.communicate(timeout=60)
     assert process.returncode == 143
@@ -68,6 +70,12 @@ def test_the_request_in_the_model_card_works(served, trained):
     line = line.replace("localhost:8501", served[0]) + " --silent --noproxy '*'"
     answer = subprocess.run(["bash", "-c", line], capture_output=True, text=True, check=True)
     assert set(json.loads(answer.stdout)["predictions"][0]) == {"probabilities", "class_id", "class_name"}
+
+
+def test_the_address_that_is_printed_for_a_model_answers(served):
+    with urllib.request.urlopen(served[3]) as reply:
+        assert json.load(reply)["model_version_status"][0]["state"] == "AVAILABLE"
+    assert served[3].endswith(f"/v1/models/{NAME}")
 
 
 def test_more_idle_connections_than_descriptors_keep_nobody_waiting(served):
