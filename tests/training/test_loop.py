@@ -37,9 +37,11 @@ def run_epoch(model, split, batch_size, epoch=0, stops=()):
     return loop.means(progress)
 
 
-@pytest.mark.parametrize("reg", ["none", "weight_decay", "batch_norm"])
-def test_an_epoch_equals_plain_keras_steps(dataset, reg):
-    settings = config(reg=reg, weight_decay=0.1, learning_rate=1e-3)
+# Batch normalisation is computed otherwise than in Keras, and where a gradient is no more than round-off, Adam makes a
+# step of up to the learning rate from it.
+@pytest.mark.parametrize(("reg", "rate"), [("none", 1e-3), ("weight_decay", 1e-3), ("batch_norm", 1e-4)])
+def test_an_epoch_equals_plain_keras_steps(dataset, reg, rate):
+    settings = config(reg=reg, weight_decay=0.1, learning_rate=rate)
     ours, plain = plain_model(settings), plain_model(settings)
     means = run_epoch(ours, dataset.train, batch_size=48)
 
