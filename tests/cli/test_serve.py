@@ -109,7 +109,6 @@ def test_memory_stays_whatever_is_sent(served, monkeypatch):
         soak.break_off(rest, 12)
         soak.attack_rest(rest, 60, chance, images)
         soak.attack_grpc(grpc, 40, chance)
-        soak.attack_costly(rest, 2)
 
     attack()
     first = memory()
