@@ -10,8 +10,8 @@ import shutil
 import signal
 import socket
 import subprocess
-import urllib.request
 import sys
+import urllib.request
 from pathlib import Path
 
 import pytest
