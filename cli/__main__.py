@@ -18,7 +18,7 @@ def main() -> None:
             streams.prepare()
             from .main import main as command
 
-            command()
+            command(prog_name="lenet-keras")  # Click would call it "python -m lenet_keras"
         finally:
             interruption.arrive()
     except BaseException as error:

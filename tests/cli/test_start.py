@@ -84,3 +84,12 @@ def test_every_default_of_train_stands_in_its_help(run, tmp_path):
         "runs/DATASET/REG/SEED",
     ):
         assert f"[default: {default}" in text
+
+
+def test_the_package_can_be_run_as_a_module(lenet_keras):
+    commands = ([lenet_keras], [sys.executable, "-m", "lenet_keras"])
+    installed, module = (
+        subprocess.run([*command, "data", "--help"], capture_output=True, text=True, check=True) for command in commands
+    )
+    assert module.stdout == installed.stdout
+    assert module.stdout.startswith("Usage: lenet-keras data ")
