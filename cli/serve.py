@@ -45,7 +45,7 @@ def limit(name: str, default: int, meaning: str) -> Callable[[Command], Command]
 @click.option("--host", default=options.LOCALHOST, help="Address to listen on. There is no authentication.")
 @click.option(
     "--backend",
-    type=click.Choice(("auto", launch.BINARY, launch.DOCKER, launch.EMBEDDED)),
+    type=options.Choice(("auto", launch.BINARY, launch.DOCKER, launch.EMBEDDED)),
     default="auto",
     help="Server to use. auto: tensorflow_model_server if it is on the PATH, its container if Docker answers, "
     "else the embedded server, for development.",
@@ -63,6 +63,7 @@ def limit(name: str, default: int, meaning: str) -> Callable[[Command], Command]
 @limit("--max-waiting", LIMITS.waiting, "Most requests that wait for the model; others get 429 or RESOURCE_EXHAUSTED.")
 @limit("--max-connections", LIMITS.connections, "Most connections by either protocol; fewer if `ulimit -n` is low.")
 @limit("--idle-timeout", int(LIMITS.idle), "Seconds after which idle connections and slow clients are cut off.")
+@options.quiet
 @options.verbose
 def command(
     export_dir: Path,
