@@ -1,25 +1,43 @@
 """The README: its commands exist, and its figures are those of the files that they were read from."""
 
-import csv
 import json
+import os
 import re
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import click
 import pytest
 
-from lenet_keras.config import TrainConfig
+from lenet_keras.comparison.compare import compare
+from lenet_keras.comparison.plan import read_plan
+from lenet_keras.comparison.statistics import Difference, Spread
+from lenet_keras.comparison.wording import REPORTED, interval, mean_and_deviation
 from lenet_keras_cli.main import COMMANDS, main
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
-RUNS = sorted(path.parent for path in (ROOT / "docs" / "results").glob("*/metrics.json"))
+RESULTS = ROOT / "docs" / "results"
+REPORT = RESULTS / "report"
+SUMMARY = json.loads((REPORT / "summary.json").read_text())
+FULL_DATASET = Path("/usr/share/datasets/fashion-mnist")
 
 
-def row(run):
-    metrics = json.loads((run / "metrics.json").read_text())
-    figures = [f"{100 * metrics[split]['accuracy']:.2f}" for split in ("train", "validation", "test")]
-    return f"| {metrics['reg']} | {metrics['seed']} | {' | '.join(figures)} |"
+def row(variant):
+    """The row of the README's table for a variant in summary.json."""
+    reported_train, reported_test = REPORTED[variant["settings"]["reg"]]
+    versus = variant["versus"]
+    cells = [
+        variant["name"],
+        f"{reported_train:.2f}",
+        mean_and_deviation(Spread(**variant["train"])),
+        f"{reported_test:.2f}",
+        mean_and_deviation(Spread(**variant["test"])),
+        interval(Difference(**versus["test"])) if versus else "",
+    ]
+    return f"| {' | '.join(cells)} |"
 
 
 def test_every_command_is_in_the_table():
@@ -35,22 +53,47 @@ def test_commands_and_options_that_are_named_exist():
         assert set(re.findall(r"--[a-z-]+", rest)) <= known, rest
 
 
-def test_every_variant_has_results():
-    assert {run.name.partition("-")[0] for run in RUNS} == {"none", "dropout", "batch_norm", "weight_decay"}
+def test_the_table_is_that_of_the_results():
+    for page in (README, (RESULTS / "README.md").read_text()):
+        rows = re.findall(r"^\| (?:none|dropout|batch_norm|weight_decay)\b.*\|$", page, re.MULTILINE)
+        assert rows[: len(SUMMARY["variants"])] == [row(variant) for variant in SUMMARY["variants"]]
 
 
-@pytest.mark.parametrize("run", RUNS, ids=lambda run: run.name)
-def test_figures_are_those_of_the_files(run):
-    assert row(run) in README
-    settings = TrainConfig.from_json(json.loads((run / "config.json").read_text())["settings"])
-    assert settings == TrainConfig(reg=settings.reg, seed=settings.seed)  # all else at its default
-    with (run / "history.csv").open() as file:
-        assert len(list(csv.DictReader(file))) == settings.epochs
+def test_the_results_are_those_of_the_recorded_runs(tmp_path):
+    """Nothing is trained: tables, statistics and curves follow from the records of the runs."""
+    shutil.copytree(REPORT / "runs", tmp_path / "runs")
+    plan = read_plan(RESULTS / "report.toml", {}, SUMMARY["variants"][0]["seeds"])
+
+    compare(plan, tmp_path, listener=pytest.fail)
+
+    for name in ("results.csv", "epochs.csv", "table.md"):
+        assert (tmp_path / name).read_text() == (REPORT / name).read_text(), name
+    assert json.loads((tmp_path / "summary.json").read_text())["conclusions"] == SUMMARY["conclusions"]
 
 
-def test_no_row_is_without_files():
-    rows = re.findall(r"^\| (?:none|dropout|batch_norm|weight_decay) \| \d+ .*\|", README, re.MULTILINE)
-    assert len(rows) == len(RUNS)
+def test_what_a_newcomer_types_works(tmp_path):
+    """The first commands, from a clone on; a training on the full dataset is cut to an epoch."""
+    typed = re.search(r"^## Start$.*?^```\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)[1].splitlines()
+    used = [line for line in typed if line.startswith("lenet-keras") and line != "lenet-keras tensorboard"]
+    assert [line.split()[1] for line in used] == ["predict", "train", "train"]
+    shutil.copytree(ROOT / "exported_models", tmp_path / "exported_models")
+    shutil.copytree(ROOT / "docs", tmp_path / "docs", ignore=shutil.ignore_patterns("results"))
+    if not FULL_DATASET.is_dir():
+        used.pop()
+    environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
+    for line in used:
+        is_long = line.startswith("lenet-keras train") and "--quick" not in line
+        process = subprocess.run(
+            ["bash", "-c", f"{line} --epochs 1" if is_long else line],
+            cwd=tmp_path, env=environment, capture_output=True, text=True, check=False,
+        )  # fmt: skip
+        assert process.returncode == 0, process.stderr
+        if "predict" in line:
+            assert re.search(r"docs/ankle_boot\.png +Ankle boot", process.stdout)
+        else:
+            accuracy = float(re.search(r"^ test .* ([\d.]+) %", process.stdout, re.MULTILINE)[1])
+            assert accuracy > 65
+            assert (tmp_path / re.search(r"^export: +(\S+)$", process.stdout, re.MULTILINE)[1]).is_dir()
 
 
 def test_the_figures_of_the_load_test_are_those_of_its_file():

@@ -43,7 +43,7 @@ class Comparison:
             "dataset": self.results[0].config.dataset,
             "test_images": images,
             "baseline": self.variants[0].name,
-            "variants": [_without_nan(dataclasses.asdict(variant)) for variant in self.variants],
+            "variants": [_as_json(dataclasses.asdict(variant)) for variant in self.variants],
             "conclusions": conclusions(self.variants, images),
             "seconds": sum(result.seconds for result in self.results),
             "processors": sorted({str(result.record.get("processor")) for result in self.results}),
@@ -188,10 +188,12 @@ def write_comparison(results: Sequence[Result], out: AnyPath, *, data_dir: AnyPa
     return comparison
 
 
-def _without_nan(value: Any) -> Any:
-    # JSON has no NaN.
+def _as_json(value: Any) -> Any:
+    # Tuples with names become objects, and NaN, which JSON does not have, becomes null.
+    if hasattr(value, "_asdict"):
+        value = value._asdict()
     if isinstance(value, dict):
-        return {key: _without_nan(one) for key, one in value.items()}
+        return {key: _as_json(one) for key, one in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_without_nan(one) for one in value]
+        return [_as_json(one) for one in value]
     return None if isinstance(value, float) and value != value else value

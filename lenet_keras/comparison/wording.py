@@ -22,7 +22,7 @@ REPORTED_DATASET = "fashion_mnist"
 def table_rows(variants: Sequence[Variant]) -> tuple[list[str], list[list[str]]]:
     """Return head and rows of Table 1: accuracies in percent as mean ± standard deviation over seeds.
 
-    The report's own numbers stand beside ours where they are of the same variant and dataset.
+    The report's own numbers stand beside ours where they are of the same regularisation and dataset.
     """
     has_report = any(_reported(variant) for variant in variants)
     head = [
@@ -121,7 +121,7 @@ def p_value(p: float) -> str:
 
 
 def _reported(variant: Variant) -> tuple[float, float] | None:
-    return REPORTED.get(variant.name) if variant.settings["dataset"] == REPORTED_DATASET else None
+    return REPORTED.get(variant.settings["reg"]) if variant.settings["dataset"] == REPORTED_DATASET else None
 
 
 def _on_variant(variant: Variant, baseline: Variant) -> str:
@@ -133,7 +133,7 @@ def _on_variant(variant: Variant, baseline: Variant) -> str:
             f"{variant.name} and {baseline.name} have one seed in common, where their test accuracies differ by "
             f"{points(versus.test.mean)} points. One seed gives no interval: this may be chance."
         )
-    found = f"{interval(versus.test)} points, p {_equals(versus.test_p_adjusted)}"
+    found = f"{interval(versus.test)} points, corrected p {_equals(versus.test_p_adjusted)}"
     seeds = len(versus.images)
     if versus.test_p_adjusted < SIGNIFICANCE:
         direction = "higher" if versus.test.mean > 0 else "lower"
@@ -162,16 +162,17 @@ def _limits(variants: Sequence[Variant], images: int) -> list[str]:
         f"sample, too: one accuracy of {100 * baseline.test.mean:.1f} % has a standard error of {error:.2f} points for "
         "that reason. Between variants, which share the images, much of it cancels out."
     ]
-    differing = [
-        f"{name} ({', '.join(f'{variant.name} {variant.settings[name]}' for variant in variants)})"
-        for name in baseline.settings
-        if name != "reg" and len({repr(variant.settings[name]) for variant in variants}) > 1
-    ]
-    if differing and any(variant.settings["reg"] != baseline.settings["reg"] for variant in variants):
-        found.append(
-            f"The variants differ not only in their regularisation but in {'; '.join(differing)}: no difference can be "
-            "put down to the regularisation alone."
-        )
+    for variant in variants[1:]:
+        settings = variant.settings.items()
+        differing = [name for name, value in settings if name != "reg" and value != baseline.settings[name]]
+        if differing and variant.settings["reg"] != baseline.settings["reg"]:
+            values = ", ".join(
+                f"{name} ({variant.settings[name]}, not {baseline.settings[name]})" for name in differing
+            )
+            found.append(
+                f"{variant.name} and {baseline.name} differ not only in their regularisation but in {values}: no "
+                "difference between them can be put down to the regularisation alone."
+            )
     return found
 
 

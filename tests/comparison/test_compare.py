@@ -90,6 +90,7 @@ def test_the_summary_is_json_with_the_conclusions(finished):
 
     assert [variant["name"] for variant in summary["variants"]] == VARIANTS
     assert summary["variants"][1]["versus"]["seeds"] == [0, 1]
+    assert summary["variants"][1]["test"]["mean"] == finished.variants[1].test.mean
     assert any("weight_decay" in sentence for sentence in summary["conclusions"])
 
 
