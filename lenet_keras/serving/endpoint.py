@@ -11,14 +11,15 @@ import urllib.error
 import urllib.request
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 from urllib.parse import quote, unquote, urlsplit
-
-import numpy as np
-import numpy.typing as npt
 
 from lenet_keras.errors import LARGEST_INTEGER, InvalidArgument, LenetKerasError, ServerUnavailable, first_line
 from lenet_keras.serving.config import GRPC_PORT, REST_PORT
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
 
 # TensorFlow Serving's paths: a model below ROOT, and perhaps one of its versions, by number or by label.
 ROOT = "/v1/models"
@@ -218,6 +219,8 @@ class RestTransport:
 
     def classify(self, contents: Sequence[bytes], version: int) -> list[Answer]:
         """See `Transport`."""
+        import numpy as np
+
         instances = [{IMAGE_BYTES: {"b64": base64.b64encode(content).decode()}} for content in contents]
         endpoint = self._endpoint.at_version(version)
         reply = self._exchange(f"{endpoint}:predict", {"signature_name": ENCODED, "instances": instances})

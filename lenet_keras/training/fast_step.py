@@ -155,7 +155,8 @@ def _statistics(layer: keras.Layer, values: tf.Tensor, subtracted: tf.Tensor) ->
     # Gathered rather than added up, since sums of squares would cancel (Chan et al. 1983, "Algorithms for computing the
     # sample variance").
     gathered = replica.all_gather(tf.stack([subtracted + mean, variance])[tf.newaxis], axis=0)
-    means, variances = tf.unstack(gathered, axis=1)
+    # Between workers the shape is not known before.
+    means, variances = tf.unstack(tf.reshape(gathered, (-1, 2, values.shape[-1])), axis=1)
     mean = tf.reduce_mean(means, axis=0)
     variance = tf.reduce_mean(variances + tf.math.squared_difference(means, mean), axis=0)
     return mean - subtracted, variance, functools.partial(replica.all_reduce, tf.distribute.ReduceOp.MEAN)

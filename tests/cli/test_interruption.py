@@ -19,7 +19,7 @@ class Thing:
         signal.raise_signal(signal.SIGTERM)
         print("tidied up")
 
-def command():
+def command(prog_name):
 {body}
 
 sys.modules["lenet_keras_cli.main"] = types.SimpleNamespace(main=command)
