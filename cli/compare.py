@@ -120,7 +120,7 @@ def _plan(
         seeds = seeds if given("seeds") else _QUICK_SEEDS
     numbers = list(range(first_seed, first_seed + seeds))
     if config is None:
-        reject_without_effect({part for one in reg for part in one.split("+")})
+        reject_without_effect(reg)
         return plan_of(reg, numbers, chosen)
     if given("reg"):
         raise click.UsageError("--reg and --config are mutually exclusive: the file names the variants.")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import click
@@ -74,8 +74,9 @@ def training_settings(command: Callable[..., Any]) -> Callable[..., Any]:
     return command
 
 
-def reject_without_effect(regs: set[str]) -> None:
-    """Raise `click.UsageError` if an option was given for a regularisation that is not among `regs`."""
+def reject_without_effect(reg: Sequence[str]) -> None:
+    """Raise `click.UsageError` if an option was given for a regularisation that none of the values of --reg names."""
+    named = {name for value in reg for name in value.split("+")}
     for name, needed in NEEDED.items():
-        if needed not in regs:
+        if needed not in named:
             reject_given(name, f"without --reg {needed}")

@@ -94,7 +94,7 @@ def command(
 
     if resume and overwrite:
         raise click.UsageError("--resume and --overwrite are mutually exclusive.")
-    reject_without_effect({name for one in reg for name in one.split("+")})
+    reject_without_effect(reg)
     if no_export:
         options.reject_given("export_dir", "with --no-export")
     if quick:

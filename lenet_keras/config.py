@@ -187,12 +187,8 @@ class TrainConfig:
         >>> "dropout_rate" in TrainConfig(reg="dropout").with_effect(), "dropout_rate" in TrainConfig().with_effect()
         (True, False)
         """
-        names = {*parse_reg(self.reg)}
-        return {
-            name: value
-            for name, value in self.to_json().items()
-            if value is not None and name not in WITHOUT_EFFECT and NEEDED.get(name, self.reg) in {*names, self.reg}
-        }
+        idle = {name for name, needed in NEEDED.items() if needed not in parse_reg(self.reg)} | WITHOUT_EFFECT
+        return {name: value for name, value in self.to_json().items() if value is not None and name not in idle}
 
     def has_stopped_early(self, epochs: int, best_epoch: int | None) -> bool:
         """Return whether early stopping ends a run after `epochs` epochs, the best of which was `best_epoch`.
