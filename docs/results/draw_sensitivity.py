@@ -2,8 +2,8 @@
 
     python docs/results/draw_sensitivity.py
 
-It reads docs/results/sensitivity/results.csv, one seed, and docs/results/report/results.csv, five seeds of the setting
-from which the choices depart.
+It reads docs/results/sensitivity/results.csv, with one seed, and docs/results/report/results.csv, with five seeds of the
+setting from which the choices depart; the first is the one.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def main() -> None:
     """Draw a panel for each accuracy: a row for each choice, a marker for each variant, the report's as lines."""
     seeds, choices = read("report"), read("sensitivity")
     rows = list(dict.fromkeys(name.partition(", ")[2] for name in choices))
-    labels = ["report.toml, five seeds", "the same, one seed", *rows[1:]]
+    labels = ["report.toml, five seeds", "report.toml, seed 0", *rows]
     figure = Figure(figsize=(9, 0.4 * len(labels) + 1.4), layout="constrained")
     panels = figure.subplots(1, len(COLUMNS), sharey=True)
     for index, (panel, (column, title)) in enumerate(zip(panels, COLUMNS.items(), strict=True)):
@@ -45,10 +45,10 @@ def main() -> None:
             values = [100 * float(row[column]) for row in seeds[reg]]
             panel.hlines(0, min(values), max(values), color=COLOURS[place], linewidth=2)
             panel.plot(sum(values) / len(values), 0, label=reg, **style)
-            for height, row in enumerate(rows, start=1):
-                name = f"{reg}, {row}" if row else reg
-                if name in choices:
-                    panel.plot(100 * float(choices[name][0][column]), height, **style)
+            panel.plot(values[0], 1, **style)
+            for height, row in enumerate(rows, start=2):
+                if found := choices.get(f"{reg}, {row}"):
+                    panel.plot(100 * float(found[0][column]), height, **style)
         panel.set(xlabel=title, yticks=range(len(labels)), yticklabels=labels)
         panel.grid(axis="y", alpha=0.3)
     panels[0].invert_yaxis()
