@@ -41,6 +41,21 @@ def test_verbose_leaves_its_messages_and_the_users_settings_stay():
     assert process.stdout.split() == ["1", "2"]
 
 
+@pytest.mark.parametrize("is_program", [True, False])
+def test_only_a_program_of_ours_leaves_out_what_keras_can_do_without(is_program):
+    program = f"""
+import sys
+from lenet_keras import runtime
+if {is_program}:
+    runtime.settle_keras()
+runtime.load_tensorflow()
+print(sorted({{"keras", "matplotlib", "pandas"}} & set(sys.modules)))
+import matplotlib, pandas
+"""
+    found = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout
+    assert found.strip() == str(["keras"] if is_program else ["keras", "matplotlib", "pandas"])
+
+
 def test_stderr_may_be_closed_or_missing(tmp_path):
     program = """
 import os, sys

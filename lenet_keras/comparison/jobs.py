@@ -26,7 +26,7 @@ from lenet_keras.comparison.plan import PlannedRun
 from lenet_keras.config import TrainConfig
 from lenet_keras.errors import LenetKerasError
 from lenet_keras.paths import AnyPath
-from lenet_keras.runtime import cores, load_tensorflow
+from lenet_keras.runtime import cores, load_tensorflow, settle_keras
 
 # A child writes its state within a second of SIGTERM, except while it compiles, imports or fetches data.
 _GRACE = 15.0  # seconds
@@ -199,6 +199,7 @@ def _child() -> None:
     def say(**message: object) -> None:
         messages.write(json.dumps(message) + "\n")
 
+    settle_keras()
     load_tensorflow()
     from lenet_keras.backend import keras
     from lenet_keras.training.train import train

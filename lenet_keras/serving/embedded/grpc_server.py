@@ -13,6 +13,7 @@ from concurrent.futures import Future
 from typing import Any
 
 import grpc
+from async_timeout import timeout
 from google.protobuf import message_factory
 from google.protobuf.message import DecodeError
 from grpc import StatusCode
@@ -143,7 +144,8 @@ class GrpcServer:
             with Holding(self._service.budget) as holding:
                 try:
                     try:
-                        content = await asyncio.wait_for(context.read(), self._service.limits.idle)
+                        async with timeout(self._service.limits.idle):
+                            content = await context.read()
                     except asyncio.TimeoutError:
                         raise ServingError(StatusCode.DEADLINE_EXCEEDED, "the message did not arrive in time") from None
                     if content is grpc.aio.EOF:
