@@ -1,7 +1,8 @@
-"""Trainings side by side, each in a process of its own: the parent that starts and follows them, and the child.
+"""Trainings side by side, each in one of a few processes: the parent that starts and follows them, and the child.
 
-The child gets its job as a line of JSON on stdin, and answers on stdout with a line for every message. Its stdin stays
-open until the parent ends, however it ends; a child that loses its parent saves its state and ends as well.
+A child trains one run after another, so that it imports TensorFlow once. It gets each job as a line of JSON on stdin,
+and answers on stdout with a line for every message. Its stdin stays open until the parent ends, however it ends; a
+child that loses its parent saves its state and ends as well.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ from lenet_keras.runtime import cores, load_tensorflow, settle_keras
 
 # A child writes its state within a second of SIGTERM, except while it compiles, imports or fetches data.
 _GRACE = 15.0  # seconds
+_RUNS_OF_A_CHILD = 20  # TensorFlow keeps 10 MB of each: the graphs of loops are never freed
 
 Listener = Callable[[PlannedRun, float, bool], None]
 Places = Sequence[Mapping[str, str]]  # environment variables for each training that there is room for
@@ -73,15 +75,15 @@ def train_side_by_side(
         LenetKerasError: a training failed, and the others were stopped; the message names it. All can be resumed.
         KeyboardInterrupt: passed on, after all trainings have saved their states and ended.
     """
-    children = _Children(places, listener)
+    children = _Children(runs, listener, data_dir)
     with ThreadPoolExecutor(len(places)) as pool:
-        futures = [pool.submit(children.train, run, data_dir) for run in runs]
+        futures = [pool.submit(children.train_at, place) for place in places[: len(runs)]]
         try:
             for future in wait(futures, return_when=FIRST_EXCEPTION).done:
                 future.result()
         except BaseException:
             children.stop()
-            pool.shutdown(wait=True, cancel_futures=True)
+            pool.shutdown(wait=True)
             raise
 
 
@@ -90,51 +92,56 @@ class _Stopped(LenetKerasError):
 
 
 class _Children:
-    def __init__(self, places: Places, listener: Listener) -> None:
-        self._places: queue.SimpleQueue[Mapping[str, str]] = queue.SimpleQueue()
-        for place in places:
-            self._places.put(place)
+    def __init__(self, runs: Sequence[PlannedRun], listener: Listener, data_dir: AnyPath | None) -> None:
+        self._left = iter(runs)
         self._listener = listener
+        self._data_dir = data_dir
         self._lock = threading.Lock()
         self._running: set[subprocess.Popen[str]] = set()
         self._is_stopping = False
 
-    def train(self, run: PlannedRun, data_dir: AnyPath | None) -> None:
+    def train_at(self, place: Mapping[str, str]) -> None:
+        """Train runs until none is left."""
+        run = self._next()
+        while run:
+            # A file, since a pipe that nobody reads would stop the child once it is full.
+            with tempfile.TemporaryFile("w+", errors="replace") as errors, self._started(place, errors) as child:
+                trained = 0
+                while run and trained < _RUNS_OF_A_CHILD:
+                    self._train(run, child, errors)
+                    run, trained = self._next(), trained + 1
+
+    def _next(self) -> PlannedRun | None:
+        with self._lock:
+            return next(self._left, None)
+
+    def _train(self, run: PlannedRun, child: subprocess.Popen[str], errors: IO[str]) -> None:
         job = {
             "settings": run.config.to_json(),
             "run_dir": str(run.run_dir),
-            "data_dir": data_dir and str(data_dir),
+            "data_dir": self._data_dir and str(self._data_dir),
             "argv": sys.argv,
         }
-        place = self._places.get()
-        try:
-            # A file, since a pipe that nobody reads would stop the child once it is full.
-            with tempfile.TemporaryFile("w+", errors="replace") as errors, self._started(place, errors) as child:
-                assert child.stdin is not None
-                assert child.stdout is not None
-                with contextlib.suppress(BrokenPipeError):  # it has ended; its exit code tells
-                    child.stdin.write(json.dumps(job) + "\n")
-                    child.stdin.flush()
-                answer: dict[str, Any] = {}
-                for line in child.stdout:
-                    answer = json.loads(line)
-                    if "epochs" in answer:
-                        with self._lock:
-                            self._listener(run, answer["epochs"], False)
-                code = child.wait()
-                if self._is_stopping:
-                    raise _Stopped(f"{run.name} was stopped.")
-                if "error" in answer:
-                    raise LenetKerasError(f"{run.name}: {answer['error']}")
-                if code != 0:
-                    errors.seek(0)
-                    last = next((line for line in reversed(errors.read().splitlines()) if line.strip()), "no message")
-                    cause = f"exit code {code}" if code > 0 else signal.Signals(-code).name
-                    raise LenetKerasError(f"{run.name}: the process of this training ended with {cause}: {last}")
-                with self._lock:
-                    self._listener(run, run.config.epochs, True)
-        finally:
-            self._places.put(place)
+        assert child.stdin is not None
+        assert child.stdout is not None
+        with contextlib.suppress(BrokenPipeError):  # it has ended; its exit code tells
+            child.stdin.write(json.dumps(job) + "\n")
+            child.stdin.flush()
+        for line in child.stdout:
+            answer: dict[str, Any] = json.loads(line)
+            if "error" in answer:
+                raise LenetKerasError(f"{run.name}: {answer['error']}")
+            with self._lock:
+                self._listener(run, answer["epochs"], answer["is_finished"])
+            if answer["is_finished"]:
+                return
+        code = child.wait()
+        if self._is_stopping:
+            raise _Stopped(f"{run.name} was stopped.")
+        errors.seek(0)
+        last = next((line for line in reversed(errors.read().splitlines()) if line.strip()), "no message")
+        cause = f"exit code {code}" if code >= 0 else signal.Signals(-code).name
+        raise LenetKerasError(f"{run.name}: the process of this training ended with {cause}: {last}")
 
     def stop(self) -> None:
         """End all children: first with SIGTERM, upon which they save their states."""
@@ -170,7 +177,7 @@ class _Children:
                 yield child
             finally:
                 if child.poll() is None:
-                    child.kill()
+                    child.kill()  # idle, unless something failed here
                 self._running.discard(child)
 
 
@@ -183,15 +190,19 @@ def _gpus() -> list[str]:
 
 
 def _child() -> None:
+    jobs: queue.SimpleQueue[dict[str, Any] | None] = queue.SimpleQueue()
     stop = threading.Event()
-    signal.signal(signal.SIGTERM, lambda *_: stop.set())
-    job = json.loads(sys.stdin.readline())
-    sys.argv = job["argv"]  # the run records the command that was typed
+
+    def end(*_: object) -> None:
+        stop.set()
+        jobs.put(None)
 
     def follow_parent() -> None:
-        sys.stdin.read()
-        stop.set()
+        for line in sys.stdin:
+            jobs.put(json.loads(line))
+        end()
 
+    signal.signal(signal.SIGTERM, end)
     threading.Thread(target=follow_parent, daemon=True).start()
     messages = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(2, 1)  # whatever else writes to stdout must not be taken for a message
@@ -209,25 +220,23 @@ def _child() -> None:
             self.epoch = epoch
 
         def on_train_batch_end(self, batch: int, logs: object = None) -> None:  # noqa: ARG002
-            say(epochs=self.epoch + (batch + 1) / self.params["steps"])
+            say(epochs=self.epoch + (batch + 1) / self.params["steps"], is_finished=False)
             if stop.is_set():
                 raise KeyboardInterrupt
 
-    try:
-        train(
-            TrainConfig.from_json(job["settings"]),
-            job["run_dir"],
-            data_dir=job["data_dir"],
-            resume="auto",
-            callbacks=[Reporter()],
-        )
-    except (LenetKerasError, OSError) as error:
-        where = f"{error.filename}: " if isinstance(error, OSError) and error.filename else ""
-        reason = (isinstance(error, OSError) and error.strerror) or str(error)
-        say(error=f"{where}{reason}")
-        sys.exit(1)
-    except KeyboardInterrupt:
-        sys.exit(128 + signal.SIGTERM)
+    while job := jobs.get():
+        sys.argv = job["argv"]  # the run records the command that was typed
+        config = TrainConfig.from_json(job["settings"])
+        try:
+            train(config, job["run_dir"], data_dir=job["data_dir"], resume="auto", callbacks=[Reporter()])
+        except (LenetKerasError, OSError) as error:
+            where = f"{error.filename}: " if isinstance(error, OSError) and error.filename else ""
+            reason = (isinstance(error, OSError) and error.strerror) or str(error)
+            say(error=f"{where}{reason}")
+            sys.exit(1)
+        except KeyboardInterrupt:
+            sys.exit(128 + signal.SIGTERM)
+        say(epochs=config.epochs, is_finished=True)
 
 
 if __name__ == "__main__":

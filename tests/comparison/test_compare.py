@@ -12,6 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from lenet_keras import train
+from lenet_keras.comparison import jobs
 from lenet_keras.comparison.compare import compare, compare_runs
 from lenet_keras.comparison.plan import plan_of
 from lenet_keras.errors import InvalidArgument, LenetKerasError, RunDamaged, RunUnfinished, SettingsDiffer
@@ -74,6 +76,16 @@ def test_results_are_those_of_the_runs(finished):
     assert [row["test_accuracy"] for row in epochs[2::3]] == [row["test_accuracy"] for row in found]
 
 
+def test_a_run_is_the_same_as_one_trained_alone(finished, tmp_path):
+    """Though other runs were trained before it in the same process."""
+    last = finished.results[-1]
+
+    alone = train(last.config, tmp_path)
+
+    assert alone.metrics["test"] == RunFolder(last.path).read_metrics()["test"]
+    assert alone.metrics["train"] == RunFolder(last.path).read_metrics()["train"]
+
+
 def test_the_command_shows_progress_the_table_and_the_conclusions(quick):
     out, process = quick
     lines = process.stderr.splitlines()
@@ -121,7 +133,7 @@ def test_other_settings_are_refused_before_anything_is_trained(finished):
     assert not (finished.path / "runs/none/2").exists()
 
 
-def test_a_killed_comparison_goes_on_and_ends_alike(finished, tmp_path):
+def test_a_killed_comparison_goes_on_and_ends_alike(finished, tmp_path, monkeypatch):
     command = ["compare", "--reg", "none", "--seeds", "2", "--dataset", SETTINGS["dataset"], "--epochs", "3"]
     command += ["--learning-rate", "1e-3", "--jobs", "2", "--out", str(tmp_path)]
     process = subprocess.Popen([sys.executable, "-m", "lenet_keras_cli", *command], stderr=subprocess.DEVNULL)
@@ -139,7 +151,8 @@ def test_a_killed_comparison_goes_on_and_ends_alike(finished, tmp_path):
                 break
         except LenetKerasError:
             time.sleep(0.01)
-    compare(ALONE, tmp_path, jobs=2)
+    monkeypatch.setattr(jobs, "_RUNS_OF_A_CHILD", 1)  # the next run is trained by a new one
+    compare(ALONE, tmp_path, jobs=1)
 
     assert measured(tmp_path) == measured(finished.path)[::4]
     alone = compare_runs([result.path for result in finished.results[::4]], tmp_path / "undisturbed")
