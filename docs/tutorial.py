@@ -73,7 +73,7 @@ if FULL:
 else:
     SETTINGS = {
         "dataset": "fashion_mnist_sample",
-        "epochs": 12,
+        "epochs": 10,
         "learning_rate": 1e-3,
         "batch_size": 32,
         "strategy": "one_device",  # dividing so few images among devices costs more than it brings
@@ -246,7 +246,7 @@ class LiveCurves(keras.callbacks.Callback):
         self.validation.append(logs[f"val_{self.metric}"])
         for line, values in zip(self.lines, (self.train, self.validation), strict=True):
             line.set_data(range(1, len(values) + 1), values)
-        if time.monotonic() - self.drawn > 1:  # drawing takes longer than an epoch on the sample
+        if time.monotonic() - self.drawn > 4:  # drawing takes as long as several epochs on the sample
             self.draw()
 
     def draw(self):
