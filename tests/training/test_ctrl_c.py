@@ -37,7 +37,7 @@ class Training:
     """A training of tiny epochs, of two steps each, that can start again from any state."""
 
     def __init__(self):
-        settings = config(reg="dropout", epochs=2, batch_size=8, early_stopping=3, strategy="one_device")
+        settings = config(reg="dropout", epochs=2, batch_size=8, early_stopping=3)
         placement = place(settings)
         training, validation = hold_out(load("fashion_mnist_sample").train, 100, 0)
         self._epochs = Epochs(

@@ -22,8 +22,10 @@ from lenet_keras.runs import RunFolder
 from lenet_keras.training.loop import TrainingLoop
 from lenet_keras.training.replicas import compile_model, replicated, training_model
 
-from .comparison import assert_same_run, config
+from . import comparison
+from .comparison import assert_same_run
 
+config = functools.partial(comparison.config, strategy="auto")
 DEVICES = {1: "CPU:0", 2: "CPU:0,CPU:1", 4: "CPU:0,CPU:1,CPU:2,CPU:3"}
 BATCH = 64
 

@@ -39,7 +39,7 @@ def whole(tmp_path_factory):
 @pytest.mark.parametrize(("count", "reg", "tolerance"), [(3, "weight_decay", 1e-4), (2, "batch_norm", 1e-3)])
 def test_workers_train_like_one_process(tmp_path, count, reg, tolerance):
     """66 steps of 12 images, and evaluation of every image once."""
-    settings = config(reg=reg, epochs=2, batch_size=12, learning_rate=1e-4, strategy="one_device")
+    settings = config(reg=reg, epochs=2, batch_size=12, learning_rate=1e-4)
     alone = train(settings, tmp_path / "alone").metrics
     options = ["--epochs", 2, "--batch-size", 12, "--learning-rate", 1e-4, "--reg", reg, "--run-dir", "run"]
     with cluster(count, *options, folder=tmp_path) as workers:
@@ -97,7 +97,7 @@ def test_when_a_worker_is_killed_the_other_reports_it_and_the_run_can_be_resumed
     assert_same_run(run_dir, whole)
     if lost == 1:
         # One process instead of two has the same order and the same masks.
-        settings = config(epochs=epochs + 2, batch_size=12, reg="dropout", strategy="one_device")
+        settings = config(epochs=epochs + 2, batch_size=12, reg="dropout")
         train(settings, tmp_path / "moved", resume=True)
         np.testing.assert_allclose(losses(tmp_path / "moved"), losses(whole)[: epochs + 2], atol=2e-3, rtol=0)
 
