@@ -6,6 +6,8 @@ from collections.abc import Sequence
 
 from lenet_keras.comparison.analysis import Variant
 from lenet_keras.comparison.statistics import Difference, Spread
+from lenet_keras.config import NEEDED
+from lenet_keras.models import parse_reg
 
 SIGNIFICANCE = 0.05
 
@@ -163,8 +165,13 @@ def _limits(variants: Sequence[Variant], images: int) -> list[str]:
         "that reason. Between variants, which share the images, much of it cancels out."
     ]
     for variant in variants[1:]:
-        settings = variant.settings.items()
-        differing = [name for name, value in settings if name != "reg" and value != baseline.settings[name]]
+        shared = set(parse_reg(variant.settings["reg"])) & set(parse_reg(baseline.settings["reg"]))
+        differing = [
+            name
+            for name, value in variant.settings.items()
+            # The settings of a regularisation that only one of them has are a part of it.
+            if value != baseline.settings[name] and name != "reg" and NEEDED.get(name) in {None, *shared}
+        ]
         if differing and variant.settings["reg"] != baseline.settings["reg"]:
             values = ", ".join(
                 f"{name} ({variant.settings[name]}, not {baseline.settings[name]})" for name in differing

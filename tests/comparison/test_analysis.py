@@ -106,12 +106,18 @@ def test_words_follow_the_corrected_p_value(results):
 
 
 def test_settings_that_differ_beside_the_regularisation_are_named():
-    variants = analyse([result("none", 0, 890, epochs=50), result("dropout", 0, 870, epochs=40)])
+    results = [result("none", 0, 890, epochs=50), result("dropout", 0, 870, epochs=40, dropout_rate=0.5)]
 
     assert (
-        "dropout and none differ not only in their regularisation but in epochs (40, not 50)"
-        in conclusions(variants, 1000)[-1]
+        "dropout and none differ not only in their regularisation but in epochs (40, not 50):"
+        in conclusions(analyse(results), 1000)[-1]
     )
+
+
+def test_settings_of_a_regularisation_that_only_one_variant_has_are_a_part_of_it():
+    results = [result("none", 0, 890), result("weight_decay", 0, 880, weight_decay=5e-4)]
+
+    assert len(conclusions(analyse(results), 1000)) == 2
 
 
 @pytest.mark.parametrize(
