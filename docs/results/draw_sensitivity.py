@@ -2,8 +2,8 @@
 
     python docs/results/draw_sensitivity.py
 
-It reads docs/results/sensitivity/results.csv, with one seed, and docs/results/report/results.csv, with five seeds of the
-setting from which the choices depart; the first is the one.
+It reads docs/results/sensitivity/results.csv, with one seed, and docs/results/report/results.csv, with five seeds of
+the setting from which the choices depart; the first of them is the one.
 """
 
 from __future__ import annotations
