@@ -1,5 +1,6 @@
-"""The tutorial: its two forms are in step, no output of a run is kept, and it runs in a new kernel."""
+"""The tutorial: its forms are in step, no output of a run is kept in the notebook, and it runs in a new kernel."""
 
+import re
 from pathlib import Path
 
 import jupytext
@@ -24,6 +25,18 @@ def test_the_notebook_and_its_text_are_in_step(notebook):
         (cell.cell_type, cell.source) for cell in text.cells
     ]
     assert notebook.metadata.jupytext.formats == text.metadata.jupytext.formats == "ipynb,py:percent"
+
+
+def test_the_rendered_page_has_the_cells_of_the_notebook_and_its_pictures(notebook):
+    page = (DOCS / "tutorial.md").read_text()
+    # If a cell differs, the results may, too: jupyter nbconvert --to markdown --execute docs/tutorial.ipynb
+    end = 0
+    for cell in notebook.cells:
+        assert cell.source in page[end:]
+        end = page.index(cell.source, end) + len(cell.source)
+    assert set(re.findall(r"tutorial_files/\S+\.png", page)) == {
+        path.relative_to(DOCS).as_posix() for path in (DOCS / "tutorial_files").iterdir()
+    }
 
 
 def test_no_output_is_kept(notebook):
