@@ -128,17 +128,17 @@ def check_comparable(results: Sequence[Result]) -> None:
                 f"runs on different datasets cannot be compared: {first.path} is on {first.config.dataset}, "
                 f"{result.path} on {result.config.dataset}"
             )
-        key = (result.variant, result.config.seed)
-        if key in seen:
-            raise InvalidArgument(
-                f"{seen[key].path} and {result.path} are both {result.variant} with seed {result.config.seed}"
-            )
         alike = next((other for other in seen.values() if other.variant == result.variant), result)
         wanted = dataclasses.replace(result.config, seed=alike.config.seed)
         if differences := alike.config.differences(wanted, WITHOUT_EFFECT):
             raise InvalidArgument(
                 f"{alike.path} and {result.path} are both {result.variant}, with different settings "
                 f"({'; '.join(differences)})"
+            )
+        key = (result.variant, result.config.seed)
+        if key in seen:
+            raise InvalidArgument(
+                f"{seen[key].path} and {result.path} are both {result.variant} with seed {result.config.seed}"
             )
         seen[key] = result
 
