@@ -1,8 +1,8 @@
 """The same training in PyTorch and in JAX, for `training_speed.py`: images per second in this process.
 
 Both get what makes them fast on a CPU: all images in memory as uint8, whole batches gathered by index, a fused Adam in
-PyTorch, one jitted step with donated arguments in JAX. Layers, order, loss, initial weights' distribution, settings of
-Adam and of the regularisations are those of `build_lenet5`.
+PyTorch, one jitted step with donated arguments in JAX. Layers, order, loss, settings of Adam and of the
+regularisations are those of `build_lenet5`; initial weights, on which no speed depends, are drawn as is usual in each.
 """
 
 from __future__ import annotations

@@ -60,8 +60,13 @@ def _task(_ctx: click.Context, _param: click.Parameter, value: str) -> tuple[int
     default="1/1",
     help="Train only part I of N of the runs, for arrays of jobs that share a folder.",
 )
-@click.option("--quick", is_flag=True, help="A trial of a minute: few epochs on the sample of lenet-keras.")
-@click.option("--dry-run", is_flag=True, help="Show what would be trained, and how long that would take.")
+@click.option("--quick", is_flag=True, help="A trial of a minute: few epochs on the sample included with lenet-keras.")
+@click.option(
+    "--dry-run",
+    is_flag=True,
+    help="Show what would be trained, and how long that would take: from earlier runs, or by training an epoch of each "
+    "variant.",
+)
 @options.data_dir
 @options.quiet
 @click.option("--out", type=options.FOLDER, help="Folder of the comparison.  [default: comparisons/DATASET]")
@@ -84,7 +89,7 @@ def command(
 ) -> None:
     """Compare variants: train each with several seeds, and say what the differences mean.
 
-    Leaves tables, figures and report.html. A comparison that was interrupted goes on where it was.
+    Leaves tables, figures and report.html. A comparison that was interrupted continues where it stopped.
     """
     from lenet_keras.comparison import compare as library
 
@@ -99,9 +104,9 @@ def command(
     plan = _plan(reg, seeds, first_seed, config, quick, settings)
     folder = out or Path("comparisons", next(iter(plan.variants.values())).dataset.replace("/", "_"))
     if dry_run:
-        _show_plan(plan, folder, jobs, data_dir, as_json)
+        _show_plan(plan, folder, jobs, task, data_dir, as_json)
         return
-    with _progress(len(plan.runs(folder / library.RUNS))) as listener:
+    with _progress(len(library.runs_left(plan, folder, task))) as listener:
         comparison = library.compare(plan, folder, data_dir=data_dir, jobs=jobs, task=task, listener=listener)
     if comparison is None:
         options.notice("The runs of this task are finished. The last task writes the report.")
@@ -171,14 +176,17 @@ def in_words(seconds: float) -> str:
     return f"{minutes} min" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
 
 
-def _show_plan(plan: Plan, folder: Path, jobs: int | None, data_dir: Path | None, as_json: bool) -> None:
+def _show_plan(
+    plan: Plan, folder: Path, jobs: int | None, task: tuple[int, int], data_dir: Path | None, as_json: bool
+) -> None:
     from lenet_keras.comparison.compare import RUNS, expected_seconds
 
     from .tables import show_table
 
-    runs = plan.runs(folder / RUNS)
+    index, count = task
+    runs = plan.runs(folder / RUNS)[index - 1 :: count]
     finished = {run.run_dir: run.is_finished() for run in runs}
-    seconds = expected_seconds(plan, folder, data_dir=data_dir, jobs=jobs)
+    seconds = expected_seconds(plan, folder, data_dir=data_dir, jobs=jobs, task=task)
     if as_json:
         rows = [
             {"run": str(run.run_dir), "finished": finished[run.run_dir], "settings": run.config.to_json()}

@@ -40,7 +40,7 @@ _QUICK_EPOCHS = 25
     help="Regularisation; several are combined as dropout+weight_decay.",
 )
 @training_settings
-@click.option("--quick", is_flag=True, help="A trial of half a minute, on the sample of lenet-keras.")
+@click.option("--quick", is_flag=True, help="A trial of half a minute, on the sample included with lenet-keras.")
 @options.data_dir
 @click.option("--seed", type=int, default=_DEFAULT.seed, help="Seed for weights, order, held-out images and dropout.")
 @click.option("--strategy", type=options.Choice(STRATEGIES), default=_DEFAULT.strategy, help="tf.distribute strategy.")

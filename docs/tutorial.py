@@ -395,7 +395,7 @@ print(f"served: {served.class_name}; in this process: {local.class_name}")
 assert answer["class_name"] == served.class_name == local.class_name
 
 # %% [markdown]
-# **Answer.** Nothing of the three. It sends a PNG or JPEG file and gets a class and probabilities: decoding, scaling
+# **Answer.** None of the three. It sends a PNG or JPEG file and gets a class and probabilities: decoding, scaling
 # and softmax are in the exported graph, where no client can get them wrong.
 
 # %% [markdown]

@@ -14,6 +14,7 @@ from lenet_keras.errors import (
     check_choice,
     check_integer,
     check_type,
+    did_you_mean,
     excerpt,
     is_number,
     python_value,
@@ -210,7 +211,7 @@ class TrainConfig:
         known = {field.name for field in dataclasses.fields(cls)}
         for name in settings:
             if name not in known:
-                raise InvalidArgument(f"unknown setting {excerpt(name)}: written by another version of lenet-keras?")
+                raise InvalidArgument(f"unknown setting {excerpt(name)}.{did_you_mean(str(name), known)}")
         return cls(**settings)
 
     def differences(self, other: TrainConfig, ignored: Container[str] = CHANGEABLE) -> list[str]:

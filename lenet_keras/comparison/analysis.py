@@ -50,9 +50,11 @@ class Versus:
 
     Attributes:
         test: the difference of test accuracies.
-        test_p_adjusted: its p-value, corrected over the variants; None with one seed.
+        test_p_adjusted: its p-value, corrected over the variants; None if it has none.
         gap: the difference of over-fit gaps.
-        detectable: the smallest true difference of test accuracies that would have been found; None with one seed.
+        gap_p_adjusted: its p-value, corrected likewise.
+        detectable: the smallest true difference of test accuracies that would have been found; None with one seed, or
+            if all seeds differ by the same.
         seeds: those that both have.
         images: for each of them, on which test images only one of the two is right (first: the variant); p-values
             corrected over variants and seeds.
@@ -61,6 +63,7 @@ class Versus:
     test: Difference
     test_p_adjusted: float | None
     gap: Difference
+    gap_p_adjusted: float | None
     detectable: float | None
     seeds: tuple[int, ...]
     images: tuple[McNemar, ...]
@@ -80,7 +83,7 @@ class Variant:
         gap: the over-fit gap, training less test accuracy, both measured after training.
         test_loss: in nats.
         converged: the epoch from which on the mean test accuracy stays at its final level (`converged_epoch`); None if
-            the runs did not record it.
+            there is none, or the runs did not record it.
         early_stopping: for some patiences; empty unless validation loss and test accuracy were recorded.
         class_accuracies: test accuracy of each class, the mean over seeds.
         confusion: int [classes, classes], test images of all seeds by true (row) and predicted class.
@@ -141,7 +144,7 @@ def curve(results: Sequence[Result], column: str) -> NDArray[np.float64] | None:
     return np.array(rows, np.float64)
 
 
-def converged_epoch(accuracies: NDArray[np.float64], images: int) -> int:
+def converged_epoch(accuracies: NDArray[np.float64], images: int) -> int | None:
     """Return the epoch, counted from 1, from which on a curve stays at its final level.
 
     The final level is the mean of the last five epochs; a curve is there while it is no more than one standard error
@@ -154,10 +157,13 @@ def converged_epoch(accuracies: NDArray[np.float64], images: int) -> int:
     Args:
         accuracies: the mean over seeds after each epoch, fractions [epochs].
         images: how many test images there are.
+
+    Returns:
+        None if the curve is below that after the last epoch.
     """
     level = accuracies[-5:].mean()
-    below = np.flatnonzero(accuracies < level - np.sqrt(level * (1 - level) / images))
-    return int(below[-1]) + 2 if len(below) else 1
+    is_below = accuracies < level - np.sqrt(level * (1 - level) / images)
+    return None if is_below[-1] else int(np.flatnonzero([True, *is_below])[-1]) + 1
 
 
 def stopping_epoch(losses: NDArray[np.float64], patience: int) -> tuple[int, int]:
@@ -187,10 +193,14 @@ def _versus(baseline: Mapping[int, Result], others: Mapping[str, Mapping[int, Re
         # Of the variant (row 0) and the baseline (row 1), a column for each seed.
         return np.array([[measure(runs[seed]) for seed in shared[name]] for runs in (others[name], baseline)])
 
+    def corrected(differences: Mapping[str, Difference]) -> dict[str, float]:
+        known = {name: one.p_value for name, one in differences.items() if one.p_value is not None}
+        return dict(zip(known, holm(list(known.values())), strict=True))
+
     accuracies = {name: paired(name, lambda run: float(run.metrics["test"]["accuracy"])) for name in shared}
     tests = {name: paired_difference(*pairs) for name, pairs in accuracies.items()}
-    tested = [name for name in shared if tests[name].p_value is not None]
-    adjusted = dict(zip(tested, holm([tests[name].p_value or 0.0 for name in tested]), strict=True))
+    gaps = {name: paired_difference(*paired(name, accuracy_gap)) for name in shared}
+    tests_adjusted, gaps_adjusted = corrected(tests), corrected(gaps)
 
     images = [
         (name, mcnemar(others[name][seed].is_correct, baseline[seed].is_correct))
@@ -198,22 +208,23 @@ def _versus(baseline: Mapping[int, Result], others: Mapping[str, Mapping[int, Re
         for seed in seeds
     ]
     images_adjusted = holm([found.p_value for _, found in images])
-    corrected = [(name, found._replace(p_value=p)) for (name, found), p in zip(images, images_adjusted, strict=True)]
+    images = [(name, found._replace(p_value=p)) for (name, found), p in zip(images, images_adjusted, strict=True)]
 
     def detectable(name: str) -> float | None:
         differences = accuracies[name][0] - accuracies[name][1]
-        if len(differences) < 2:
+        if tests[name].low is None:
             return None
         return detectable_difference(float(differences.std(ddof=1)), len(differences), len(shared))
 
     return {
         name: Versus(
             test=tests[name],
-            test_p_adjusted=adjusted.get(name),
-            gap=paired_difference(*paired(name, accuracy_gap)),
+            test_p_adjusted=tests_adjusted.get(name),
+            gap=gaps[name],
+            gap_p_adjusted=gaps_adjusted.get(name),
             detectable=detectable(name),
             seeds=tuple(shared[name]),
-            images=tuple(found for other, found in corrected if other == name),
+            images=tuple(found for other, found in images if other == name),
         )
         for name in shared
     }

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lenet_keras.comparison.analysis import Variant, analyse
+from lenet_keras.comparison.analysis import Variant, analyse, curve
 from lenet_keras.comparison.figures import as_svg, draw_convergence, draw_overlay, save_png
 from lenet_keras.comparison.jobs import places_for, train_side_by_side
 from lenet_keras.comparison.pace import Pace, known_pace, measured_pace, seconds_for
@@ -81,7 +81,7 @@ def compare(
 ) -> Comparison | None:
     """Train the runs of a plan that are not finished, side by side, and leave tables, figures and a report in `out`.
 
-    A comparison that was interrupted goes on where it was. Runs that are finished, with the same settings, are used
+    A comparison that was interrupted continues where it stopped. Runs that are finished, with the same settings, are used
     as they are.
 
     Args:
@@ -103,11 +103,9 @@ def compare(
     """
     out = local_path(out)
     runs = plan.runs(out / RUNS)
-    finished = {run.run_dir for run in runs if run.is_finished()}
-    index, count = task
-    own = [run for run in runs[index - 1 :: count] if run.run_dir not in finished]
-    if finished:
-        logger.info("%d of %d runs are finished already", len(finished), len(runs))
+    own = runs_left(plan, out, task)
+    if finished := sum(run.is_finished() for run in runs):
+        logger.info("%d of %d runs are finished already", finished, len(runs))
     if own:
         places = places_for(jobs)[: len(own)]
         pace = Pace(own, len(places))
@@ -117,22 +115,36 @@ def compare(
             listener(Progress(run, epochs, is_finished, pace.epochs_left, pace.seconds_left))
 
         train_side_by_side(own, places, tell, data_dir)
-    if count > 1 and not all(run.is_finished() for run in runs):
+    if task != (1, 1) and not all(run.is_finished() for run in runs):
         return None
     return write_comparison([read_result(run.run_dir, run.variant) for run in runs], out, data_dir=data_dir)
 
 
-def expected_seconds(plan: Plan, out: AnyPath, *, data_dir: AnyPath | None = None, jobs: int | None = None) -> float:
+def runs_left(plan: Plan, out: AnyPath, task: tuple[int, int] = (1, 1)) -> list[PlannedRun]:
+    """Return the runs that `compare` would train; arguments and errors are those of `compare`."""
+    runs = plan.runs(local_path(out) / RUNS)
+    finished = {run.run_dir for run in runs if run.is_finished()}  # all are looked at: any of them may be refused
+    index, count = task
+    return [run for run in runs[index - 1 :: count] if run.run_dir not in finished]
+
+
+def expected_seconds(
+    plan: Plan,
+    out: AnyPath,
+    *,
+    data_dir: AnyPath | None = None,
+    jobs: int | None = None,
+    task: tuple[int, int] = (1, 1),
+) -> float:
     """Return how long `compare` would take: from runs in `out`, or from an epoch of each variant, trained for that.
 
     Arguments and errors are those of `compare`.
     """
-    planned = plan.runs(local_path(out) / RUNS)
-    runs = [run for run in planned if not run.is_finished()]
+    runs = runs_left(plan, out, task)
     if not runs:
         return 0.0
     places = places_for(jobs)[: len(runs)]
-    pace = known_pace(planned)
+    pace = known_pace(plan.runs(local_path(out) / RUNS))
     unknown = [run for run in runs if run.variant not in pace]
     if unknown:
         logger.info("measuring the time of an epoch of each variant")
@@ -177,7 +189,8 @@ def write_comparison(results: Sequence[Result], out: AnyPath, *, data_dir: AnyPa
     write_epochs(out / "epochs.csv", results)
     write_atomically(out / "table.md", markdown_table(variants).encode())
     write_atomically(out / "summary.json", (json.dumps(comparison.summary(), indent=2) + "\n").encode())
-    column = "test_accuracy" if results[0].history[0].get("test_accuracy") is not None else "val_accuracy"
+    measured = ("test_accuracy", "val_accuracy", "accuracy")  # after an epoch; the last, during it, is always there
+    column = next(column for column in measured if curve(results, column) is not None)
     curves = {}
     for name, draw in (("convergence", draw_convergence), ("overlay", draw_overlay)):
         figure = draw(results, column)

@@ -29,7 +29,8 @@ def draw_convergence(results: Sequence[Result], test_column: str = "test_accurac
 
     Args:
         results: finished runs.
-        test_column: of history.csv, "test_accuracy" or "val_accuracy".
+        test_column: of history.csv, "test_accuracy" or "val_accuracy"; "accuracy" if neither is there: then the line
+            of training stands alone.
     """
     variants = by_variant(results)
     rows = -(-len(variants) // 2)
@@ -37,7 +38,8 @@ def draw_convergence(results: Sequence[Result], test_column: str = "test_accurac
     panels = list(figure.subplots(rows, min(2, len(variants)), sharex=True, sharey=True, squeeze=False).flat)
     for panel, (name, runs) in zip(panels, variants.items(), strict=False):
         _curve(panel, runs, "accuracy", "train, during the epoch", COLOURS[0], "-")
-        _curve(panel, runs, test_column, _called(test_column), COLOURS[1], "--")
+        if test_column != "accuracy":
+            _curve(panel, runs, test_column, _called(test_column), COLOURS[1], "--")
         panel.set_title(f"{name}, {len(runs)} seed{'s' if len(runs) > 1 else ''}", fontsize=11)
     for panel in panels[len(variants) :]:
         panel.remove()
@@ -58,7 +60,7 @@ def draw_overlay(results: Sequence[Result], column: str = "test_accuracy") -> Fi
     for index, (name, runs) in enumerate(by_variant(results).items()):
         _curve(panel, runs, column, name, COLOURS[index % len(COLOURS)], _STYLES[index % len(_STYLES)])
     panel.legend(loc="lower right", frameon=False)
-    panel.set_title(f"{_called(column)} accuracy", fontsize=11)
+    panel.set_title(f"accuracy: {_called(column)}", fontsize=11)
     _finish(figure, results, (column,))
     return figure
 

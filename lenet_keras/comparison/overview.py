@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from lenet_keras.comparison.statistics import Spread, spread
-from lenet_keras.config import WITHOUT_EFFECT, TrainConfig
+from lenet_keras.config import TrainConfig
 from lenet_keras.errors import LenetKerasError
 from lenet_keras.paths import AnyPath, local_path
 from lenet_keras.runs import RunFolder
@@ -75,36 +75,35 @@ def find_runs(folder: AnyPath) -> tuple[list[RunState], list[LenetKerasError]]:
 
 
 def means_by_variant(runs: Sequence[RunState]) -> list[VariantMeans]:
-    """Return the mean of each variant's finished runs, in the order in which variants appear.
+    """Return the mean of each variant's finished runs, in the order in which variants appear; a seed counts once.
 
     >>> means_by_variant([])
     []
     """
-    groups: dict[tuple[tuple[str, Any], ...], list[RunState]] = {}
+    groups: dict[tuple[tuple[str, Any], ...], dict[int, RunState]] = {}
     for run in runs:
         if run.metrics is not None:
-            groups.setdefault(_settings(run.config), []).append(run)
+            groups.setdefault(_settings(run.config), {}).setdefault(run.config.seed, run)
     return [
         VariantMeans(
             name=_name(key, [other for other in groups if other != key]),
-            dataset=members[0].config.dataset,
-            seeds=tuple(sorted(run.config.seed for run in members)),
-            train=spread([run.metrics["train"]["accuracy"] for run in members if run.metrics]),
-            test=spread([run.metrics["test"]["accuracy"] for run in members if run.metrics]),
+            dataset=dict(key)["dataset"],
+            seeds=tuple(sorted(by_seed)),
+            train=spread([run.metrics["train"]["accuracy"] for run in by_seed.values() if run.metrics]),
+            test=spread([run.metrics["test"]["accuracy"] for run in by_seed.values() if run.metrics]),
         )
-        for key, members in groups.items()
+        for key, by_seed in groups.items()
     ]
 
 
 def _settings(config: TrainConfig) -> tuple[tuple[str, Any], ...]:
-    ignored = {*WITHOUT_EFFECT, "seed", "record_test"}
-    return tuple((name, value) for name, value in config.to_json().items() if name not in ignored)
+    return tuple((name, value) for name, value in config.with_effect().items() if name not in ("seed", "record_test"))
 
 
 def _name(settings: tuple[tuple[str, Any], ...], others: Sequence[tuple[tuple[str, Any], ...]]) -> str:
     own = dict(settings)
     alike = [dict(other) for other in others if all(dict(other)[name] == own[name] for name in ("reg", "dataset"))]
-    differing = [f"{name}={value}" for name, value in own.items() if any(other[name] != value for other in alike)]
+    differing = [f"{name}={value}" for name, value in own.items() if any(other.get(name) != value for other in alike)]
     return ", ".join([own["reg"], *differing])
 
 

@@ -55,9 +55,7 @@ class PlannedRun:
             folder.check_vacant(overwrite=False)
             return False
         if differences := folder.read_config().differences(self.config, WITHOUT_EFFECT):
-            raise SettingsDiffer(
-                f"{self.run_dir} was trained with other settings ({'; '.join(differences)}). Compare in another folder."
-            )
+            raise SettingsDiffer(f"{self.run_dir} was trained with other settings ({'; '.join(differences)}).")
         return folder.is_finished
 
 
@@ -181,7 +179,10 @@ def _plan_from(content: Mapping[str, Any], settings: Mapping[str, Any], seeds: S
         check_type(f"variants.{name}", own, dict, "a table")
         if "seed" in {**common, **own}:
             raise InvalidArgument("seeds are the same for all variants: write seeds = [...] at the top")
-        configs[name] = TrainConfig.from_json({"reg": name, **_COMMON, **common, **settings, **own})
+        try:
+            configs[name] = TrainConfig.from_json({"reg": name, **_COMMON, **common, **settings, **own})
+        except InvalidArgument as error:
+            raise InvalidArgument(f"variants.{name}: {error}") from error
     listed = content.get("seeds", list(range(DEFAULT_SEEDS)))
     if isinstance(listed, int) and not isinstance(listed, bool):
         check_integer("seeds", listed, 1, LARGEST_SEED)

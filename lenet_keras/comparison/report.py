@@ -66,7 +66,7 @@ def html_report(
     count = len(results[0].labels)
     return environment.get_template("report.html.jinja").render(
         title=f"LeNet-5 on {spec.name}: {', '.join(variant.name for variant in variants)}",
-        introduction=f"{len(results)} trainings, {count:,} test images. The test images select nothing. "
+        introduction=f"{len(results)} trainings, {count:,} test images. No epoch and no model is selected by them. "
         f"Baseline: {variants[0].name}.",
         sections=_SECTIONS,
         results=(*table_rows(variants), CAPTION),
@@ -114,7 +114,7 @@ def _figure(svg: str, caption: str) -> dict[str, Any]:
 
 
 def _convergence(variants: Sequence[Variant]) -> tuple[list[str], list[list[str]], str] | None:
-    if all(variant.converged is None for variant in variants):
+    if not any(variant.settings["record_test"] for variant in variants):
         return None
     patiences = [one.patience for one in next((v.early_stopping for v in variants if v.early_stopping), ())]
     head = ["variant", "epochs", "converged at"]
@@ -122,7 +122,8 @@ def _convergence(variants: Sequence[Variant]) -> tuple[list[str], list[list[str]
         head += [f"patience {patience}: epochs", "change of test accuracy"]
     rows = []
     for variant in variants:
-        row = [variant.name, f"{variant.epochs:g}", "" if variant.converged is None else str(variant.converged)]
+        none = "not yet" if variant.settings["record_test"] else ""
+        row = [variant.name, f"{variant.epochs:g}", none if variant.converged is None else str(variant.converged)]
         for one in variant.early_stopping:
             row += [f"{one.epochs:.1f}", interval(one.test_accuracy)]
         rows.append(row + [""] * (len(head) - len(row)))
@@ -154,12 +155,12 @@ def _statistics(variants: Sequence[Variant]) -> list[tuple[list[str], list[list[
             p_value(versus.test_p_adjusted) if versus.test_p_adjusted is not None else "",
             f"{100 * versus.detectable:.2f}" if versus.detectable is not None else "",
             interval(versus.gap),
-            p_value(versus.gap.p_value) if versus.gap.p_value is not None else "",
+            p_value(versus.gap_p_adjusted) if versus.gap_p_adjusted is not None else "",
         ]
         for variant, versus in compared
     ]
-    head = ["variant", "test accuracy", "p", "p (Holm)", "detectable", "over-fit gap", "p"]
-    tables.append((head, pairs, f"Differences to {variants[0].name} in points, paired by seed, with 95 % intervals"))
+    head = ["variant", "test accuracy", "p", "p (Holm)", "detectable", "over-fit gap", "p (Holm)"]
+    tables.append((head, pairs, f"Differences from {variants[0].name} in points, paired by seed, with 95 % intervals"))
     seeds = sorted({seed for _, versus in compared for seed in versus.seeds})
     head = ["variant", *(f"seed {seed}" for seed in seeds)]
     images = []

@@ -31,7 +31,10 @@ class Spread(NamedTuple):
 
 
 class Difference(NamedTuple):
-    """The mean of differences between paired trainings, its 95 % interval, and the p-value of no difference."""
+    """The mean of differences between paired trainings, its 95 % interval, and the p-value of no difference.
+
+    All but the mean are None where they are unknown: with one pair, or if all pairs differ by the same.
+    """
 
     mean: float
     low: float | None
@@ -78,18 +81,19 @@ def spread(values: ArrayLike) -> Spread:
 def paired_difference(values: ArrayLike, baseline: ArrayLike) -> Difference:
     """Compare two variants trained with the same seeds, [n] and [n], n >= 1, by Student's paired test (two-sided).
 
-    Equal seeds have equal initial weights and held-out images, so the difference varies less than either value.
+    Equal seeds have equal initial weights and held-out images, so the difference varies less than either value. A few
+    accuracies, which are counts of images, may differ by the same number by chance: that says nothing of how much
+    differences vary. If none of them differs, the p-value is 1.
 
     >>> paired_difference([3.0, 4.0, 8.0], [1.0, 3.0, 5.0]).mean
     2.0
     """
     differences = np.asarray(values, np.float64) - np.asarray(baseline, np.float64)
     mean = float(differences.mean())
-    if len(differences) == 1:
-        return Difference(mean, None, None, None)
+    if np.ptp(differences) < _ROUND_OFF:
+        has_no_difference = len(differences) > 1 and abs(mean) < _ROUND_OFF
+        return Difference(mean, None, None, 1.0 if has_no_difference else None)
     low, high = _interval(differences)
-    if np.ptp(differences) < _ROUND_OFF:  # Student's statistic would be 0/0 or infinite
-        return Difference(mean, low, high, 1.0 if abs(mean) < _ROUND_OFF else 0.0)
     return Difference(mean, low, high, float(stats.ttest_1samp(differences, 0).pvalue))
 
 

@@ -33,7 +33,7 @@ def table_rows(variants: Sequence[Variant]) -> tuple[list[str], list[list[str]]]
         "train (during) %",
         "train %",
         "test %",
-        "test, to baseline",
+        "test − baseline",
         "p (Holm)",
         "over-fit gap",
     ]
@@ -130,23 +130,29 @@ def _on_variant(variant: Variant, baseline: Variant) -> str:
     versus = variant.versus
     if versus is None:
         return f"{variant.name} and {baseline.name} have no seed in common: they are not compared."
-    if versus.test_p_adjusted is None or versus.detectable is None:
+    seeds = len(versus.seeds)
+    if versus.test_p_adjusted is None:
+        if seeds > 1:
+            return (
+                f"The test accuracies of {variant.name} and {baseline.name} differ by {points(versus.test.mean)} "
+                f"points with each of {seeds} seeds. Equal differences give no interval: this may be chance."
+            )
         return (
             f"{variant.name} and {baseline.name} have one seed in common, where their test accuracies differ by "
             f"{points(versus.test.mean)} points. One seed gives no interval: this may be chance."
         )
     found = f"{interval(versus.test)} points, corrected p {_equals(versus.test_p_adjusted)}"
-    seeds = len(versus.images)
     if versus.test_p_adjusted < SIGNIFICANCE:
         direction = "higher" if versus.test.mean > 0 else "lower"
         sentence = f"{variant.name} has a {direction} test accuracy than {baseline.name}: {found}."
     else:
-        sentence = (
-            f"No difference in test accuracy between {variant.name} and {baseline.name} is shown: {found}. With "
-            f"{seeds} seeds, a true difference of {100 * versus.detectable:.2f} points would have been found four "
-            "times in five; a smaller one may well exist."
-        )
-    if versus.gap.p_value is not None and versus.gap.p_value < SIGNIFICANCE:
+        sentence = f"No difference in test accuracy between {variant.name} and {baseline.name} is shown: {found}."
+        if versus.detectable is not None:
+            sentence += (
+                f" With {seeds} seeds, a true difference of {100 * versus.detectable:.2f} points would have been found "
+                "four times in five; a smaller one may well exist."
+            )
+    if versus.gap_p_adjusted is not None and versus.gap_p_adjusted < SIGNIFICANCE:
         sentence += f" It over-fits {'more' if versus.gap.mean > 0 else 'less'}: {interval(versus.gap)} points."
     decided = [one for one in versus.images if one.p_value < SIGNIFICANCE]
     better = sum(one.only_first > one.only_second for one in decided)
@@ -160,9 +166,9 @@ def _limits(variants: Sequence[Variant], images: int) -> list[str]:
     baseline = variants[0]
     error = 100 * (baseline.test.mean * (1 - baseline.test.mean) / images) ** 0.5
     found = [
-        f"The intervals say how much new trainings would vary, on these {images:,} test images. The images are a "
-        f"sample, too: one accuracy of {100 * baseline.test.mean:.1f} % has a standard error of {error:.2f} points for "
-        "that reason. Between variants, which share the images, much of it cancels out."
+        f"The intervals allow for chance in training only: the {images:,} test images are the same throughout. They "
+        f"are a sample, too: one accuracy of {100 * baseline.test.mean:.1f} % has a standard error of {error:.2f} "
+        "points for that reason. Between variants, which share the images, much of it cancels out."
     ]
     for variant in variants[1:]:
         shared = set(parse_reg(variant.settings["reg"])) & set(parse_reg(baseline.settings["reg"]))

@@ -74,7 +74,7 @@ def conv2d_parameters(channels: Sequence[int], kernel_size: int | Sequence[int],
         bias: whether the layers have biases.
 
     Raises:
-        InvalidArgument: fewer than two numbers of channels, a number below 1, or a kernel that has not two sides.
+        InvalidArgument: fewer than two numbers of channels, a number below 1, or a kernel size that is not two numbers.
     """
     sizes = _sizes("channels", channels)
     sides = [kernel_size] * 2 if isinstance(kernel_size, int) else list(kernel_size)

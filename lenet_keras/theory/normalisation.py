@@ -20,8 +20,8 @@ class BatchNormGradients(NamedTuple):
         beta: df/dbeta, in beta's shape.
         normalized: df/dxhat, in the shape of x.
         variance: df/dvar, one value for each feature.
-        mean: df/dmu, one value for each feature. The variance depends on the mean as well, but its derivative by the
-            mean is zero at the true mean, so it makes no difference whether the variance is held or follows.
+        mean: df/dmu, one value for each feature. The variance depends on the mean as well, but its derivative with
+            respect to the mean is zero at the true mean, so it makes no difference whether it is held fixed.
         x: df/dx, in the shape of x: through xhat, the variance and the mean.
     """
 
@@ -44,7 +44,7 @@ class InputGradientFactors(NamedTuple):
 def input_gradient_factors(
     gamma: Any, inverse_deviation: Any, mean_upstream: Any, mean_upstream_normalized: Any
 ) -> InputGradientFactors:
-    """Return the factors of the closed-form gradient of batch normalisation by its input.
+    """Return the factors of the closed-form gradient of batch normalisation with respect to its input.
 
     It uses multiplication and negation only, so it takes NumPy arrays and TensorFlow tensors alike.
 
@@ -92,7 +92,7 @@ def batch_norm(x: ArrayLike, gamma: ArrayLike, beta: ArrayLike, eps: ArrayLike) 
 def batch_norm_gradients(
     x: ArrayLike, gamma: ArrayLike, beta: ArrayLike, eps: ArrayLike, upstream: ArrayLike
 ) -> BatchNormGradients:
-    """Return the gradients of a loss f by everything that batch normalisation computes with.
+    """Return the gradients of a loss f with respect to everything that batch normalisation computes with.
 
     docs/theory.md derives them, and says how the partial derivatives are meant.
 

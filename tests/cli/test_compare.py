@@ -1,6 +1,7 @@
 """Requests to `lenet-keras compare` and `runs` that train nothing; tests/comparison has whole comparisons."""
 
 import json
+import shutil
 
 import pytest
 from click.testing import CliRunner
@@ -70,10 +71,23 @@ def test_a_dry_run_tells_the_time_from_runs_that_have_begun(call, tmp_path):
     row = dict.fromkeys(("loss", "accuracy", "val_loss", "val_accuracy", "test_loss", "test_accuracy"), 0.5)
     folder.write_history([{"epoch": epoch, **row, "seconds": 3.0} for epoch in (1, 2)])
 
-    options = ["--reg", "none", "--seeds", 1, "--epochs", 10, "--dataset", SAMPLE]
-    result = call("compare", *options, "--dry-run", "--json")
+    options = ["--reg", "none", "--epochs", 10, "--dataset", SAMPLE, "--dry-run", "--json"]
+    result = call("compare", *options, "--seeds", 1)
+    part = json.loads(call("compare", *options, "--seeds", 2, "--task", "2/2").stdout)
 
     assert json.loads(result.stdout)["seconds"] == 24
+    assert ([run["settings"]["seed"] for run in part["runs"]], part["seconds"]) == ([1], 30)
+
+
+def test_the_advice_is_on_options_of_compare(call, tmp_path):
+    folder = RunFolder(tmp_path / "comparisons" / SAMPLE / "runs/none/0")
+    folder.path.mkdir(parents=True)
+    folder.write_config(TrainConfig(dataset=SAMPLE, record_test=True, epochs=3), {})
+
+    result = call("compare", "--reg", "none", "--seeds", 1, "--dataset", SAMPLE, "--epochs", 4)
+
+    assert result.exit_code == 2
+    assert "epochs: 3, now 4). Choose another folder with --out." in result.stderr
 
 
 @pytest.fixture
@@ -116,6 +130,15 @@ def test_variants_that_differ_in_a_setting_are_told_apart(call, run_folders, tmp
     found = json.loads(call("runs", "--json").stdout)
 
     assert [one["variant"] for one in found["variants"]] == ["none, batch_size=64", "none, batch_size=128"]
+
+
+def test_a_seed_counts_once_and_settings_without_effect_do_not_count(call, run_folders, tmp_path):
+    shutil.copytree(tmp_path / "runs/none/1", tmp_path / "runs/none/again")
+    RunFolder(tmp_path / "runs/none/1").write_config(TrainConfig(seed=1, epochs=2, dropout_rate=0.5), {})
+
+    found = json.loads(call("runs", "--json").stdout)
+
+    assert [(one["variant"], one["seeds"]) for one in found["variants"]] == [("none", [0, 1])]
 
 
 def test_a_damaged_run_is_named_and_the_others_are_listed(call, run_folders, tmp_path):

@@ -93,6 +93,36 @@ def test_one_seed_is_said_to_prove_nothing():
     assert "| −2.00 |" in markdown_table(variants)
 
 
+@pytest.mark.parametrize(
+    ("right", "words"),
+    [
+        ((870, 875), "differ by −2.00 points with each of 2 seeds. Equal differences give no interval"),
+        (
+            (890, 895),
+            "No difference in test accuracy between dropout and none is shown: +0.00 points, corrected p = 1",
+        ),
+    ],
+)
+def test_equal_differences_are_no_evidence(right, words):
+    runs = [result("none", seed, count) for seed, count in enumerate((890, 895))]
+    runs += [result("dropout", seed, count) for seed, count in enumerate(right)]
+
+    sentence = conclusions(analyse(runs), 1000)[0]
+
+    assert words in sentence
+    assert "would have been found" not in sentence
+
+
+def test_over_fit_gaps_are_compared_with_corrected_p_values_too():
+    trains = {"none": (0.95, 0.95, 0.95), "dropout": (0.92, 0.905, 0.93), "weight_decay": (0.95, 0.951, 0.95)}
+    runs = [result(reg, seed, 900, train=train) for reg, each in trains.items() for seed, train in enumerate(each)]
+
+    _, dropout, _ = variants = analyse(runs)
+
+    assert dropout.versus.gap.p_value < 0.05 < dropout.versus.gap_p_adjusted == 2 * dropout.versus.gap.p_value
+    assert "over-fits" not in conclusions(variants, 1000)[0]
+
+
 def test_words_follow_the_corrected_p_value(results):
     on_dropout, on_decay, *limits = conclusions(analyse(results), 1000)
 
@@ -155,6 +185,10 @@ def test_a_curve_has_converged_when_it_stays_within_a_standard_error():
     assert converged_epoch(rising, images=10_000) == 3
     assert converged_epoch(np.concatenate([rising[:3], [0.8], final]), images=10_000) == 5
     assert converged_epoch(final, images=10_000) == 1
+
+
+def test_a_curve_that_falls_below_its_final_level_at_the_end_has_not_converged():
+    assert converged_epoch(np.array([0.8, 0.9, 0.9, 0.9, 0.9, 0.89]), images=10_000) is None
 
 
 def test_early_stopping_is_simulated_as_training_does_it():

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from lenet_keras import train
+from lenet_keras import runtime, train
 from lenet_keras.comparison import jobs
 from lenet_keras.comparison.compare import compare, compare_runs
 from lenet_keras.comparison.plan import plan_of
@@ -191,6 +191,31 @@ def test_tasks_share_the_runs(finished, tmp_path):
     assert heard[0].epochs_left >= 2
     assert (heard[-1].epochs_left, heard[-1].seconds_left) == (0, 0)
     assert measured(tmp_path) == measured(finished.path)[::4]
+
+
+def test_without_a_gpu_that_tensorflow_can_use_each_core_trains(tmp_path, monkeypatch):
+    (tmp_path / "0000:01:00.0").mkdir()  # a driver lists one
+    monkeypatch.setattr(jobs, "_DRIVER", tmp_path)
+
+    assert jobs.places_for() == [{"CUDA_VISIBLE_DEVICES": "-1"}] * runtime.cores()
+
+
+def test_runs_without_curves_in_common_have_a_report(finished, tmp_path):
+    """A run that recorded no test accuracy by epoch, as `train` leaves it, beside one that did."""
+    first, second = tmp_path / "first", tmp_path / "second"
+    for source, copied in zip((result.path for result in finished.results), (first, second), strict=False):
+        shutil.copytree(source, copied)
+    rows = [line.split(",") for line in (second / "history.csv").read_text().splitlines()]
+    unknown = [index for index, name in enumerate(rows[0]) if name.startswith(("test_", "val_"))]
+    for row in rows[1:]:
+        for index in unknown:
+            row[index] = ""
+    (second / "history.csv").write_text("".join(",".join(row) + "\n" for row in rows))
+
+    compare_runs([first, second], tmp_path / "out")
+
+    assert "accuracy: train, during the epoch" in (tmp_path / "out/overlay.svg").read_text()
+    assert (tmp_path / "out/report.html").exists()
 
 
 def test_a_training_that_fails_is_named(tmp_path):
