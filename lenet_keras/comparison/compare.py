@@ -81,8 +81,8 @@ def compare(
 ) -> Comparison | None:
     """Train the runs of a plan that are not finished, side by side, and leave tables, figures and a report in `out`.
 
-    A comparison that was interrupted continues where it stopped. Runs that are finished, with the same settings, are used
-    as they are.
+    A comparison that was interrupted continues where it stopped. Runs that are finished, with the same settings, are
+    used as they are.
 
     Args:
         plan: the variants and seeds.

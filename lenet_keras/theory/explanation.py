@@ -30,8 +30,8 @@ class LayerCost:
             height and width, input and output channels; then its biases. Of a dense layer: inputs and units; then its
             biases. Of a batch normalisation: scale, offset, moving mean and moving variance of each feature.
         multiply_adds: multiplications, each with the addition of its product to a sum. Of a convolution and a dense
-            layer: those with the kernel; biases are where the sums start. Of a batch normalisation: one per value, since
-            at inference it is y = a x + b. Not counted: scaling of pixels, activations, poolings.
+            layer: those with the kernel; biases are where the sums start. Of a batch normalisation: one per value,
+            since at inference it is y = a x + b. Not counted: scaling of pixels, activations, poolings.
         receptive_field: height and width, in pixels, of the part of the image that a unit in the middle depends on.
     """
 
