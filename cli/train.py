@@ -123,6 +123,7 @@ def command(
             raise
     if not is_chief:
         silence()
+    before = _config_time(folder)
     try:
         _train(config, folder, data_dir, resume, overwrite, cluster_timeout, has_bars=not verbose)
         if is_chief:
@@ -132,7 +133,7 @@ def command(
     except KeyboardInterrupt:
         interruption.arrive()
         if is_chief:
-            _explain_how_to_continue(folder)
+            _explain_how_to_continue(folder, is_untouched=overwrite and _config_time(folder) == before)
         sys.exit(interruption.exit_code)
     except OSError:
         if is_chief and folder.is_run:
@@ -191,8 +192,14 @@ def _export(folder: RunFolder, export_dir: Path, data_dir: Path | None, is_resum
     return str(version)
 
 
-def _explain_how_to_continue(folder: RunFolder) -> None:
-    if folder.is_finished:
+def _config_time(folder: RunFolder) -> int | None:
+    return folder.config_json.stat().st_mtime_ns if folder.is_run else None
+
+
+def _explain_how_to_continue(folder: RunFolder, is_untouched: bool = False) -> None:
+    if folder.is_run and is_untouched:
+        options.warn("Stopped before training started. The earlier run is unchanged.")
+    elif folder.is_finished:
         options.warn(f"Stopped. Training is finished. Export the model with: lenet-keras export {folder.path}")
     elif folder.is_run:
         words = [word for word in sys.argv[1:] if word != "--overwrite"]

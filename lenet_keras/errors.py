@@ -60,7 +60,7 @@ class RunDamaged(LenetKerasError):
 
 
 class Diverged(LenetKerasError):
-    """The loss or a weight became infinite or NaN; the last good state is kept."""
+    """The loss or a weight became infinite or NaN; the last good state is kept, if there is one."""
 
 
 class InvalidCluster(InvalidArgument):

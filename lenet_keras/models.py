@@ -8,7 +8,15 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, get_args
 
-from lenet_keras.errors import InvalidArgument, check_choice, did_you_mean, excerpt, is_number, python_value
+from lenet_keras.errors import (
+    InvalidArgument,
+    check_choice,
+    check_integer,
+    did_you_mean,
+    excerpt,
+    is_number,
+    python_value,
+)
 
 if TYPE_CHECKING:
     import keras
@@ -133,7 +141,7 @@ def build_lenet5(
         pooling: "max" or "average", 2x2.
         dropout_rate: the fraction of activations dropped, in [0, 1). Used by "dropout" only.
         dropout_layers: "conv": after the poolings s2 and s4; "dense": after the hidden dense layers c5 and f6, which
-            hold 95 % of the weights; or "all". Used by "dropout" only.
+            hold 94 % of the weights; or "all". Used by "dropout" only.
         batch_norm_layers: "conv": after c1 and c3; "dense": after c5 and f6; or "all". Used by "batch_norm" only.
         weight_decay: `weight_decay * w` is added to the gradient of a kernel w, so the loss gains
             `weight_decay / 2 * sum(w**2)`. 0 or more. Used by "weight_decay" only.
@@ -156,8 +164,9 @@ def build_lenet5(
     check_choice("dropout_layers", dropout_layers, get_args(Placement))
     check_choice("batch_norm_layers", batch_norm_layers, get_args(Placement))
     check_weight_decay(weight_decay)
-    if num_classes < 2:
-        raise InvalidArgument(f"num_classes must be 2 or more. Received: {num_classes!r}")
+    check_integer("num_classes", num_classes, 2)
+    if seed is not None:
+        check_integer("seed", seed, 0)
     if len(input_shape) != 3 or min(input_shape[:2]) < SMALLEST_SIDE or input_shape[2] < 1:
         raise InvalidArgument(
             f"input_shape must be (height, width, channels), at least ({SMALLEST_SIDE}, {SMALLEST_SIDE}, 1). "

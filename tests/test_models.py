@@ -221,6 +221,8 @@ def test_a_saved_model_loads_without_this_package(tmp_path, images):
         ({"activation": "gelu"}, ["'gelu'", "scaled_tanh"]),
         ({"pooling": "min"}, ["'min'", "average"]),
         ({"num_classes": 1}, ["1", "2 or more"]),
+        ({"num_classes": 10.5}, ["10.5", "2 or more"]),
+        ({"seed": -1}, ["-1", "0 or more"]),
         ({"input_shape": (11, 28, 1)}, ["(11, 28, 1)", "12"]),
         ({"input_shape": (28, 28)}, ["(28, 28)"]),
     ],

@@ -34,7 +34,7 @@ _PAUSE = 0.2  # seconds between two attempts to reach the chief
 _PATIENCE = 5.0  # seconds to connect, and for a line as a whole; a connection that takes longer is not a worker's
 _MARGIN = 5.0  # seconds that a worker waits longer than the chief, whose answer then names the missing workers
 _TRANSFER = 30.0  # seconds for the chief's message
-_RELEASE = 10.0  # seconds in which a chief that will not train answers workers that join
+_REJECTION = 10.0  # seconds in which a chief that cannot train answers workers that join
 
 logger = logging.getLogger(__name__)
 
@@ -87,7 +87,7 @@ def join(cluster: Cluster, terms: Terms, timeout: float) -> bytes:
             logger.info("%s is waiting for %s, the chief: %s", cluster.name(cluster.index), cluster.name(0), cause)
             is_reported = True
         try:
-            answer = _ask_chief(cluster, terms, deadline)
+            answer = _ask_chief(cluster, terms, deadline, timeout)
         except (OSError, ValueError) as error:
             cause = str(getattr(error, "strerror", None) or error)
         else:
@@ -101,28 +101,29 @@ def join(cluster: Cluster, terms: Terms, timeout: float) -> bytes:
     return message
 
 
-def release(cluster: Cluster, message: bytes) -> None:
-    """As a chief with nothing left to train: send `message` to the workers that join within ten seconds."""
-    _answer_for_a_while(cluster, {}, message)
+def release(cluster: Cluster, message: bytes, timeout: float) -> None:
+    """As a chief with nothing left to train: send `message` to the workers that join within `timeout` seconds."""
+    _answer_for_a_while(cluster, {}, message, timeout)
 
 
 def reject(cluster: Cluster, reason: str) -> None:
     """As a chief that cannot train: send the reason to the workers that join within ten seconds."""
-    _answer_for_a_while(cluster, {"rejection": f"{cluster.name(0)} cannot train: {reason}"})
+    _answer_for_a_while(cluster, {"rejection": f"{cluster.name(0)} cannot train: {reason}"}, b"", _REJECTION)
 
 
-def _answer_for_a_while(cluster: Cluster, header: Mapping[str, Any], message: bytes = b"") -> None:
+def _answer_for_a_while(cluster: Cluster, header: Mapping[str, Any], message: bytes, seconds: float) -> None:
     with contextlib.suppress(OSError), _Chief(cluster) as chief:
-        chief.wait(time.monotonic() + _RELEASE)
+        chief.wait(time.monotonic() + seconds)
         chief.answer(header, message, _MARGIN)
 
 
-def _ask_chief(cluster: Cluster, terms: Terms, deadline: float) -> tuple[dict[str, Any], bytes] | None:
-    # None if the connection was closed before the end of the answer.
+def _ask_chief(cluster: Cluster, terms: Terms, deadline: float, timeout: float) -> tuple[dict[str, Any], bytes] | None:
+    # None if the connection was closed before the end of the answer. A chief that has started later than this worker
+    # waits longer for the others, but no longer than `timeout` from now.
     patience = min(_PATIENCE, deadline - time.monotonic())
     with socket.create_connection(cluster.host_and_port(0), timeout=patience) as connection:
         connection.sendall(_line({"index": cluster.index, "terms": terms}))
-        end = deadline + _MARGIN
+        end = time.monotonic() + timeout + _MARGIN
         received = bytearray(_receive(connection, end))
         is_open = bool(received)
         line_end, end = min(end, time.monotonic() + _PATIENCE), min(end, time.monotonic() + _TRANSFER)

@@ -120,10 +120,10 @@ def check_divisible(batch_size: int, replicas: int) -> None:
     """
     if batch_size % replicas:
         below = batch_size - batch_size % replicas
-        nearest = f"{below} or {below + replicas}" if below else f"{replicas}"
+        nearest = f"sizes are {below} and {below + replicas}" if below else f"size is {replicas}"
         raise InvalidArgument(
-            f"a batch of {batch_size} images cannot be shared equally by {replicas} devices. "
-            f"The nearest batch size that can be is {nearest}."
+            f"a batch of {batch_size} images cannot be shared equally by {replicas} devices. The nearest possible "
+            f"{nearest}."
         )
 
 
@@ -171,7 +171,7 @@ def place(config: TrainConfig, cluster: Cluster | None = None, cpu_devices: int 
 def _cpu_devices(config: TrainConfig, before: int | None) -> tuple[tuple[str, ...], str]:
     count, reason = fastest_cpu_devices(config.batch_size, cores()), f"no GPU found, {cores()} cores"
     if before and config.batch_size % before == 0:
-        count, reason = before, "as when the run started"
+        count, reason = before, "as before"
     if config.strategy == "mirrored":
         count = max(2, count)
     elif (started := _start_cpu_devices(count)) < count:
@@ -181,6 +181,7 @@ def _cpu_devices(config: TrainConfig, before: int | None) -> tuple[tuple[str, ..
 
 def _local(config: TrainConfig, devices: tuple[str, ...], reason: str) -> Placement:
     check_divisible(config.batch_size, len(devices))
+    _let_memory_grow()  # also on CPUs: TensorFlow starts with every GPU that it sees
     is_cpu = devices[0].startswith("CPU")
     if is_cpu:
         needed = 1 + max(int(device.partition(":")[2]) for device in devices)
@@ -189,8 +190,6 @@ def _local(config: TrainConfig, devices: tuple[str, ...], reason: str) -> Placem
                 f"TensorFlow is already running in this process, with {found} of the {needed} CPU devices required. "
                 "Start training before TensorFlow is used for anything else, or name other devices."
             )
-    else:
-        _let_memory_grow()
     name = "mirrored" if len(devices) > 1 or config.strategy == "mirrored" else "one_device"
     if name == "one_device":
         strategy = tf.distribute.OneDeviceStrategy(f"/{devices[0]}")

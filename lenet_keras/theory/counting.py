@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Sequence
 
-from lenet_keras.errors import InvalidArgument, check_integer, excerpt
+from lenet_keras.errors import InvalidArgument, check_integer, excerpt, python_value
 
 
 def mlp_shapes(layer_sizes: Sequence[int], batch: int) -> dict[str, tuple[int, ...]]:
@@ -33,6 +33,7 @@ def mlp_shapes(layer_sizes: Sequence[int], batch: int) -> dict[str, tuple[int, .
         InvalidArgument: fewer than two sizes, or a number below 1.
     """
     sizes = _sizes("layer_sizes", layer_sizes)
+    batch = python_value(batch)
     check_integer("batch", batch, 1)
     hidden = len(sizes) - 2
     names = ["h"] if hidden == 1 else [f"h{number}" for number in range(1, hidden + 1)]
@@ -77,18 +78,19 @@ def conv2d_parameters(channels: Sequence[int], kernel_size: int | Sequence[int],
         InvalidArgument: fewer than two numbers of channels, a number below 1, or a kernel size that is not two numbers.
     """
     sizes = _sizes("channels", channels)
-    sides = [kernel_size] * 2 if isinstance(kernel_size, int) else list(kernel_size)
+    sides = list(kernel_size) if isinstance(kernel_size, Sequence) else [kernel_size] * 2
     if len(sides) != 2:
         raise InvalidArgument(f"kernel_size must be an integer or (height, width). Received: {excerpt(kernel_size)}")
-    for side in sides:
+    height, width = (python_value(side) for side in sides)
+    for side in (height, width):
         check_integer("kernel_size", side, 1)
-    height, width = sides
     return [height * width * inputs * outputs + bias * outputs for inputs, outputs in itertools.pairwise(sizes)]
 
 
 def _sizes(name: str, sizes: Sequence[int]) -> list[int]:
     if len(sizes) < 2:
         raise InvalidArgument(f"{name} must have two or more numbers. Received: {excerpt(sizes)}")
-    for size in sizes:
+    found = [python_value(size) for size in sizes]
+    for size in found:
         check_integer(name, size, 1)
-    return list(sizes)
+    return found

@@ -55,6 +55,7 @@ class Epochs:
         self._loop = TrainingLoop(model, training, config.batch_size, placement.strategy, xla=config.xla)
         self._progress = EpochProgress()
         self._is_consistent = False  # whether variables, progress and history belong to the same step
+        self._is_saved = False  # whether there is a state to go back to
         self._predict = Predictor(model, placement.workers)
         self._ctrl_c = CtrlC()
 
@@ -94,6 +95,7 @@ class Epochs:
         self._progress = state.progress
         self._best = state.best
         self._stopped_of = state.stopped_of
+        self._is_saved = True
 
     def run(self, callbacks: Sequence[keras.callbacks.Callback], save: Save, verbose: int = 0) -> None:
         """Train the remaining epochs, calling `save` with the state at the end of each; end with the best weights.
@@ -109,6 +111,11 @@ class Epochs:
                 loses the steps since the last state. A callback that raises it in `on_train_batch_end` loses none, and
                 stops all workers at the same step; one that raises it in `on_epoch_end` is called again for the epoch.
         """
+
+        def keep(state: TrainingState) -> None:
+            save(state)
+            self._is_saved = True
+
         self.model.stop_training = False
         listeners = keras.callbacks.CallbackList(
             list(callbacks),
@@ -121,7 +128,7 @@ class Epochs:
         self._is_consistent = True
         with self._ctrl_c.held_back():
             try:
-                self._run(listeners, save)
+                self._run(listeners, keep)
             except KeyboardInterrupt:
                 if self._unsaved is not None:
                     save(self._unsaved)
@@ -154,12 +161,12 @@ class Epochs:
         every = self._config.checkpoint_steps or self._loop.steps
         while (start := self._progress.step) < self._loop.steps:
             stop = min(start - start % every + every, self._loop.steps)
+            self._call(listeners.on_train_batch_begin, start)
             self._is_consistent = False
             self._progress = self._loop.advance(order, self._progress, stop)
             if not np.isfinite(self._progress.loss_sum):
                 raise self._diverged(f"the loss became {self._progress.loss_sum}")
             self._is_consistent = True
-            listeners.on_train_batch_begin(start)
             logs = self._loop.means(self._progress)
             self._call(listeners.on_train_batch_end, self._progress.step - 1, logs)
             if self._progress.step == stop:
@@ -220,6 +227,5 @@ class Epochs:
                 raise self._diverged(f"{variable.path} became infinite or NaN")
 
     def _diverged(self, what: str) -> Diverged:
-        return Diverged(
-            f"{what} in epoch {len(self.history) + 1}, step {self._progress.step}. The last good state is kept."
-        )
+        kept = "The last good state is kept" if self._is_saved else "No state was saved before"
+        return Diverged(f"{what} in epoch {len(self.history) + 1}, step {self._progress.step}. {kept}.")

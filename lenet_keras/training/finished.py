@@ -22,7 +22,7 @@ from lenet_keras.training.replicas import plain_model
 logger = logging.getLogger(__name__)
 
 _WEIGHTS = "model.weights.h5"  # Keras's name for it within a .keras file
-_LARGEST_MODEL = 2**26  # bytes unpacked; ours have one
+_LARGEST_MODEL = 2**26  # bytes unpacked; ours have about one million
 _SEEDS = "seed_generator_state"  # a variable of dropout that Keras does not save
 
 
@@ -60,7 +60,8 @@ def left_alone(folder: RunFolder, states: StateStore, config: TrainConfig, *, is
             logger.warning("%s. The model is measured again.", str(error).rstrip("."))
         return None
     has_stopped_early = own.has_stopped_early(metrics["epochs"], metrics["best_epoch"])
-    if config.epochs > max(own.epochs, metrics["epochs"]) and not has_stopped_early:
+    most = max(own.epochs, metrics["epochs"])
+    if config.epochs > most and not has_stopped_early:
         return None
     try:
         state = read_state(states.newest)
@@ -85,7 +86,7 @@ def left_alone(folder: RunFolder, states: StateStore, config: TrainConfig, *, is
     if has_stopped_early:
         logger.info("%s is finished: early stopping ended it after %d epochs", folder.path, metrics["epochs"])
     else:
-        logger.info("%s is finished; more than %d epochs would continue it", folder.path, own.epochs)
+        logger.info("%s is finished; more than %d epochs would continue it", folder.path, most)
     return metrics
 
 

@@ -112,6 +112,8 @@ class TrainingLoop:
         chosen = tf.slice(chosen, [first], [share])
         images, labels = tf.gather(images, chosen), tf.gather(labels, chosen)
         gradients, sums = self._compute(images, labels)
+        if isinstance(self.model.optimizer, keras.optimizers.LossScaleOptimizer):
+            gradients = self._overflowing_together(gradients)
         self.model.optimizer.apply(gradients, self.model.trainable_variables)
         return sums
 
@@ -128,6 +130,13 @@ class TrainingLoop:
         correct = tf.cast(tf.equal(tf.argmax(logits, axis=-1), labels), losses.dtype)
         # Loss and number correct in one tensor, which takes one message between workers.
         return gradients, tf.stack([tf.reduce_sum(losses), tf.reduce_sum(correct)])
+
+    def _overflowing_together(self, gradients: list[tf.Tensor]) -> list[tf.Tensor]:
+        # Keras has each replica look only at its own gradients to tell whether the step overflowed in float16. Those
+        # that saw no overflow would apply the sum, which is infinite, and the workers would part ways.
+        own = tf.add_n([tf.reduce_sum(0 * gradient) for gradient in gradients])  # 0; NaN if any is infinite or NaN
+        total = tf.distribute.get_replica_context().all_reduce("SUM", own)
+        return [gradient + total for gradient in gradients]
 
     def _on_each_device(self, values: npt.NDArray[Any]) -> Any:
         # With a copy on another device, every step would have to fetch its images. CPU devices share one copy.

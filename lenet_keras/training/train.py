@@ -89,8 +89,8 @@ def train(
     """Train a LeNet-5 variant, measure it once on every image, and leave the record in `run_dir`.
 
     The test images are used once, after training, unless `config.record_test` has them measured after every epoch; they
-    select nothing. The state is saved at the end of every epoch, after every
-    `config.checkpoint_steps` steps within one, and when training is interrupted, so that little or nothing is lost.
+    select nothing. The state is saved at the end of every epoch, after every `config.checkpoint_steps` steps within
+    one, and when training is interrupted, so that little or nothing is lost.
 
     In a cluster (`lenet_keras.distribution.cluster.find_cluster`) every worker calls this with the same arguments. Only
     the chief reads and writes `run_dir`; it decides what to do, and tells the others when they join.
@@ -108,8 +108,9 @@ def train(
             has more epochs than it was started with and early stopping did not end it, or one of its files is damaged
             and follows from the state. "auto" starts a run if there is none.
         overwrite: replace the run in `run_dir`.
-        callbacks: further Keras callbacks. `on_train_batch_end` is called once for several steps, with the number of
-            the last one, as under Keras's `steps_per_execution`. In a cluster each worker has its own.
+        callbacks: further Keras callbacks. `on_train_batch_begin` and `on_train_batch_end` are called once for several
+            steps, with the number of the first and of the last, as under Keras's `steps_per_execution`. In a cluster
+            each worker has its own.
         cluster_timeout: seconds within which all workers must join.
         verbose: what to print of the progress, as Keras's `fit` does: 0, nothing; 1, a bar for each epoch; 2, a line.
 
@@ -117,7 +118,8 @@ def train(
         RunExists: `run_dir` holds a run, and neither `resume` nor `overwrite` is true.
         NotARunFolder: `run_dir` holds something else.
         RunNotFound, SettingsDiffer: `resume` is true, and `run_dir` holds no run, or one with other settings.
-        InvalidArgument: the devices do not exist, or do not fit the settings.
+        InvalidArgument: the devices do not exist, or do not fit the settings; or more epochs are trained already than
+            `config` has.
         RunInUse: another process is training in `run_dir`.
         RunDamaged: a file of the run is damaged.
         DatasetNotFound, DatasetDamaged: the dataset cannot be found or fetched, or is not what it should be.
@@ -148,7 +150,7 @@ def train(
                     reject(cluster, str(error))
                 raise
             if cluster is not None and plan.action == "nothing":
-                release(cluster, plan.to_bytes())
+                release(cluster, plan.to_bytes(), cluster_timeout)
             elif cluster is not None:
                 lead(cluster, _terms(config), plan.to_bytes(), cluster_timeout)
         if plan.metrics is not None:
@@ -168,7 +170,10 @@ def train(
         if plan.state is not None:
             epochs.restore(plan.state)
         if plan.action == "resume":
-            logger.info("resuming after %s", epochs.place or "no step: the run ended before its first state was saved")
+            if epochs.place:
+                logger.info("resuming after %s", epochs.place)
+            else:
+                logger.info("starting again: the run ended before its first state was saved")
         if is_chief:
             # Anything wrong with an earlier run has shown itself by now; from here on the folder is written to.
             _open(folder, config, plan, dataset, placement)
@@ -236,6 +241,12 @@ def _decide(
     if (metrics := left_alone(folder, states, config, is_locked=True)) is not None:
         return Plan("nothing", metrics=metrics)
     state = states.read()
+    trained = 0 if state is None else len(state.history) + (state.progress.step > 0)
+    if config.epochs < trained:
+        raise InvalidArgument(
+            f"epochs must be {trained} or more to resume {folder.path}, which has been trained up to there. "
+            f"Received: {config.epochs}"
+        )
     if state is None and (folder.is_finished or folder.history_csv.exists()):
         raise RunDamaged(f"{states.newest} is missing: the run cannot be continued without it.")
     return Plan("resume", state, cpu_devices=recorded_cpu_devices(folder.read_record()))

@@ -41,6 +41,17 @@ def test_evaluate_repeats_the_test_metrics(call, trained, model):
     assert json.loads(process.stdout)["test"] == pytest.approx(expected, rel=1e-5)
 
 
+def test_an_interruption_before_the_training_leaves_the_earlier_run(call, trained, tmp_path, monkeypatch):
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("lenet_keras.training.train.load", interrupted)
+    shutil.copytree(trained[0] / RUN, tmp_path / RUN)
+    process = call("train", "--dataset", SAMPLE, "--reg", "weight_decay", "--overwrite", "--no-export", cwd=tmp_path)
+    assert "Stopped before training started. The earlier run is unchanged." in process.stderr
+    assert (tmp_path / RUN / "metrics.json").read_text() == (trained[0] / RUN / "metrics.json").read_text()
+
+
 def test_evaluate_shows_a_table(run, trained):
     process = run("evaluate", RUN, cwd=trained[0])
     assert re.search(r"test +\d\.\d{4} +\d+\.\d\d %", process.stdout)

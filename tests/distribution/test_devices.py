@@ -36,10 +36,11 @@ def test_cpu_devices_get_equal_shares_of_32_images_or_more(batch_size, cores, ex
 
 
 @pytest.mark.parametrize(
-    ("batch_size", "replicas", "nearest"), [(65, 2, "64 or 66"), (63, 4, "60 or 64"), (3, 8, "8"), (9, 8, "8 or 16")]
+    ("batch_size", "replicas", "nearest"),
+    [(65, 2, "s are 64 and 66"), (63, 4, "s are 60 and 64"), (3, 8, " is 8"), (9, 8, "s are 8 and 16")],
 )
 def test_a_batch_that_cannot_be_shared_is_rejected_with_the_nearest_that_can(batch_size, replicas, nearest):
-    with pytest.raises(InvalidArgument, match=rf"{batch_size} images .* {replicas} devices.* is {nearest}\.$"):
+    with pytest.raises(InvalidArgument, match=rf"{batch_size} images .* {replicas} devices.* size{nearest}\.$"):
         check_divisible(batch_size, replicas)
 
 

@@ -183,8 +183,8 @@ def dribbling(connection, sent):
 
 @pytest.mark.parametrize("call", ["lead", "reject", "release"])
 def test_a_stranger_who_sends_a_byte_now_and_then_does_not_hold_the_chief(workers, pool, monkeypatch, call):
-    monkeypatch.setattr(module, "_RELEASE", 0.5)
-    calls = {"lead": (start, TERMS, 0.5), "reject": (reject, "no"), "release": (release, b"")}
+    monkeypatch.setattr(module, "_REJECTION", 0.5)
+    calls = {"lead": (start, TERMS, 0.5), "reject": (reject, "no"), "release": (release, b"", 0.5)}
     function, *arguments = calls[call]
     chief = pool.submit(function, workers[0], *arguments)
     with connected(workers[0]) as stranger, dribbling(stranger, b"x"):
@@ -335,8 +335,16 @@ def test_waiting_can_be_interrupted(workers):
     assert time.monotonic() - started < 10
 
 
-def test_a_chief_with_nothing_left_to_train_releases_the_workers_that_join(workers, pool, monkeypatch):
-    monkeypatch.setattr(module, "_RELEASE", 2)
-    releasing = pool.submit(release, workers[0], b'{"epochs": 3}')
+def test_a_worker_that_started_before_the_chief_hears_which_one_is_missing(workers, pool, monkeypatch):
+    monkeypatch.setattr(module, "_MARGIN", 0.2)
+    early = pool.submit(start, workers[1], TERMS, 2)
+    time.sleep(1)  # so late does the chief start
+    chief = pool.submit(start, workers[0], TERMS, 2)
+    for each in (chief, early):
+        assert str(each.exception(20)).startswith("worker 2 (")
+
+
+def test_a_chief_with_nothing_left_to_train_releases_the_workers_that_join(workers, pool):
+    releasing = pool.submit(release, workers[0], b'{"epochs": 3}', 2)
     assert start(workers[2], TERMS, 20) == b'{"epochs": 3}'
     releasing.result(20)  # it does not wait for the worker that never joins

@@ -4,6 +4,7 @@ import subprocess
 import sys
 
 import keras
+import numpy as np
 import pytest
 
 from lenet_keras import InvalidArgument
@@ -73,12 +74,20 @@ def test_parameters_of_convolutions_are_those_of_keras(kernel_size, bias):
         lambda: conv2d_parameters((3,), 3),
         lambda: conv2d_parameters((3, -1), 3),
         lambda: conv2d_parameters((3, 4), 0),
+        lambda: conv2d_parameters((3, 4), 3.0),
         lambda: conv2d_parameters((3, 4), (3, 3, 3)),
     ],
 )
 def test_what_is_no_network_is_rejected(call):
     with pytest.raises(InvalidArgument, match="Received"):
         call()
+
+
+def test_numpys_integers_are_numbers():
+    three, four = np.int64(3), np.int32(4)
+    assert conv2d_parameters((three, four), three) == conv2d_parameters((3, 4), 3)
+    assert dense_parameters((three, four)) == [16]
+    assert mlp_shapes((three, four), three) == mlp_shapes((3, 4), 3)
 
 
 def test_importing_the_theory_loads_neither_tensorflow_nor_keras():

@@ -1,5 +1,6 @@
 """What interrupts a training in this process: Ctrl-C, NaN and infinity, and a second training of the same run."""
 
+import dataclasses
 import os
 import shutil
 from pathlib import Path
@@ -10,7 +11,7 @@ import pytest
 
 from lenet_keras import train
 from lenet_keras.checkpoint import StateStore
-from lenet_keras.errors import Diverged, RunInUse
+from lenet_keras.errors import Diverged, InvalidArgument, RunInUse
 from lenet_keras.runs import RunFolder
 
 from .comparison import assert_same_run, config
@@ -52,11 +53,32 @@ def test_ctrl_c_between_two_calls_of_the_loop_loses_no_step(tmp_path, whole, eve
     state = StateStore(tmp_path / "run").read()
     assert (len(state.history), state.progress.step) == (1, step)
 
+    with pytest.raises(InvalidArgument, match=r"epochs must be 2 or more to resume .* Received: 1"):
+        train(dataclasses.replace(settings, epochs=1), tmp_path / "run", resume=True)
+
     seen = []
     count = keras.callbacks.LambdaCallback(on_train_batch_begin=lambda batch, logs: seen.append(batch))
     train(settings, tmp_path / "run", resume=True, callbacks=[count])
     assert seen[0] == (step if step < 25 else 0)
     assert_same_run(tmp_path / "run", whole)
+
+
+def test_batches_begin_before_they_are_trained(tmp_path):
+    unchanged = []
+
+    class Rate(keras.callbacks.Callback):
+        def on_train_batch_begin(self, batch, logs=None):
+            if batch == 0:
+                self.before = [variable.numpy() for variable in self.model.trainable_variables]
+                self.model.optimizer.learning_rate.assign(0.0)
+
+        def on_train_batch_end(self, batch, logs=None):
+            after = [variable.numpy() for variable in self.model.trainable_variables]
+            unchanged.append(all(np.array_equal(one, other) for one, other in zip(self.before, after, strict=True)))
+
+    train(config(epochs=1), tmp_path / "run", callbacks=[Rate()])
+    assert unchanged
+    assert all(unchanged)
 
 
 def test_a_resumed_run_may_be_saved_more_or_less_often(tmp_path, whole):
@@ -106,7 +128,7 @@ def test_ctrl_c_where_the_state_is_unknown_falls_back_to_the_last_saved_one(tmp_
     ],
 )
 def test_a_training_that_diverges_names_epoch_and_step(tmp_path, settings, message):
-    with pytest.raises(Diverged, match=message + " The last good state is kept"):
+    with pytest.raises(Diverged, match=message + " No state was saved before"):
         train(config(learning_rate=1e38, **settings), tmp_path / "run")
     assert StateStore(tmp_path / "run").read() is None  # nothing was good
     assert not RunFolder(tmp_path / "run").is_finished
@@ -117,7 +139,7 @@ def test_weights_that_are_not_finite_are_not_saved(tmp_path, value):
     def spoil(model):
         model.get_layer("logits").bias.assign(np.full(10, value, np.float32))
 
-    with pytest.raises(Diverged, match=r"logits/bias became infinite or NaN in epoch 2, step 20\."):
+    with pytest.raises(Diverged, match=r"logits/bias became infinite or NaN in epoch 2, step 20\. The last good"):
         train(config(batch_size=16, checkpoint_steps=10), tmp_path / "run", callbacks=[At(1, 20, spoil)])
     state = StateStore(tmp_path / "run").read()
     assert (len(state.history), state.progress.step) == (1, 10)
