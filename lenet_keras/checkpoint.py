@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     import keras
 
 STATE_FORMAT = 2
-_LARGEST = 2**26  # bytes of the file and of what it unpacks to; ours have one million, and 200 for each epoch
+_LARGEST = 2**26  # bytes of the file and of what it unpacks to; ours have one million, and a thousand for each epoch
 
 Arrays = dict[str, npt.NDArray[Any]]
 

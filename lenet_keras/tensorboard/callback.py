@@ -33,7 +33,7 @@ class EpochLog(keras.callbacks.Callback):  # type: ignore[misc]  # Keras ships n
     Tags, at steps that are epochs counted from 0:
 
     - `epoch/<metric>`, such as `epoch/loss`: in the run `train`, and in the run `validation` for what arrives as
-      `val_<metric>`. One tag in two runs makes two curves in one chart.
+      `val_<metric>`, or `test` for `test_<metric>`. One tag in several runs makes several curves in one chart.
     - `training/learning_rate`, `training/images_per_second`, `training/seconds`, in the run `train`.
     - `weights/<layer>/<variable>`: histograms, in the run `weights`.
 
