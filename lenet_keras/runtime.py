@@ -56,7 +56,8 @@ def load_tensorflow(verbose: bool = False) -> None:
     oneDNN: TensorFlow enables its kernels by default only on processors with AVX-512 VNNI or newer. On others,
     LeNet-5's first convolution, with one channel, is six to thirteen times slower without them (docs/speed.md).
     Threads: one within an operation, so that results are bit-identical whatever the number of cores. LeNet-5's
-    operations are so small that a second thread, which takes a core, makes it 1.2 times as fast at best (docs/speed.md).
+    operations are so small that a second thread, which takes a core, makes training 1.2 times as fast at best
+    (docs/speed.md).
 
     Args:
         verbose: whether to keep TensorFlow's own log messages.
