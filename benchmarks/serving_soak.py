@@ -278,10 +278,10 @@ def change_versions(sources: list[Path], model: Path, port: int, number: int) ->
             shutil.rmtree(model / str(version - 2))
         while True:
             connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
-            connection.request("GET", f"/v1/models/{MODEL}/labels/canary")
-            states: Any = json.loads(connection.getresponse().read())
+            connection.request("GET", f"/v1/models/{MODEL}/labels/canary/metadata")
+            reply: Any = json.loads(connection.getresponse().read())
             connection.close()
-            if states.get("model_version_status", [{}])[0].get("version") == str(version):
+            if reply.get("model_spec", {}).get("version") == str(version):
                 break
             time.sleep(0.05)
 

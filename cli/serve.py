@@ -100,6 +100,7 @@ def command(
     settings = launch.ServerSettings(export_dir.absolute(), rest_port, grpc_port, host, cors, rest_timeout)
     if print_command:
         real = launch.DOCKER if chosen == launch.EMBEDDED else chosen
+        settings = dataclasses.replace(settings, is_supervised=False)
         launch.Configuration(real, settings).update()
         click.echo(shlex.join(launch.server_command(real, settings)))
     elif chosen == launch.EMBEDDED:

@@ -189,7 +189,7 @@ def export_file(
                 f"in eight bits the accuracy on {len(test):,} images is {after:.4f}, in float32 {before:.4f}"
             )
     except Disagreement as error:
-        raise ExportError(f"{error}: it was not published") from error
+        raise ExportError(f"the model was not published: {error}") from error
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         if file_format == "litert":

@@ -231,7 +231,7 @@ def remove_old_versions(model_dir: Path, keep: int) -> None:
     own = [version for version in versions if _is_own(version)]
     for version in versions:
         if version not in own:
-            logger.warning("%s is kept: it is not, or not only, what an export wrote", version)
+            logger.warning("%s is kept: it holds what no export writes, or lacks what every export does", version)
     for version in own[:-keep]:
         with temporary_folder(model_dir, "removed") as temporary:
             version.rename(temporary / version.name)

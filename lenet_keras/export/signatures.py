@@ -73,7 +73,7 @@ def class_outputs(classes: int) -> tuple[Tensor, Tensor, Tensor]:
 def describe_signatures(image_shape: tuple[int, int, int], classes: int) -> dict[str, Signature]:
     """Return the signatures by name: three that classify, and one for the penultimate activations.
 
-    Pixels are 0 (the background) to 255. Files are PNG or JPEG, grey or colour, of any size.
+    Pixels are 0 (the background) to 255. Files are PNG or JPEG, grey or colour, of up to 16,777,216 pixels.
 
     >>> str(describe_signatures((28, 28, 1), 10)["encoded"].argument)
     '`image_bytes` string [N]'
@@ -195,7 +195,7 @@ def decode_images(contents: tf.Tensor, height: int, width: int) -> tf.Tensor:
 
     The rules are those of `lenet_keras.inference.images.read_image`: ITU-R 601 luma, transparent pixels become black,
     black strokes on a transparent page white on black, 16 bits become 8, scaled with antialiasing. An image that
-    already has the size keeps its pixels; others may differ from those of `read_image` by one level of 255, as Pillow
+    already has the size keeps its pixels; others may differ from those of `read_image` by two levels of 255, as Pillow
     rounds between its two passes. A camera's EXIF orientation is not applied: TensorFlow does not read it. Of an
     animation, the image that programs without animations show is taken.
 

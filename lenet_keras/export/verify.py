@@ -94,7 +94,7 @@ class ExportCheck:
             if self._accuracy is not None:
                 check_accuracy(self._probabilities, self._test.labels, self._accuracy)
         except Disagreement as error:
-            raise ExportError(f"{error}: it was not published") from error
+            raise ExportError(f"the model was not published: {error}") from error
 
 
 def model_probabilities(model: keras.Model, images: npt.NDArray[np.uint8]) -> npt.NDArray[np.float64]:

@@ -36,7 +36,7 @@ class GreyImage:
 
     Attributes:
         pixels: uint8 [height, width, 1], 0 (black) to 255 (white).
-        looks_inverted: the outermost pixels of the file are bright, where the datasets have a black background: the
+        looks_inverted: the outermost pixels of the image are bright, where the datasets have a black background: the
             image may have to be inverted. The rule, a mean of the one-pixel frame above 96, is wrong about none of
             the 10,000 test images of Fashion-MNIST and none of their inversions, and about 2 of the 60,000 training
             images and none of theirs.

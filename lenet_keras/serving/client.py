@@ -47,15 +47,17 @@ class ServingClient:
         self._transport = _transport(self.endpoint, timeout)
 
     def wait_until_available(self, seconds: float = 30.0) -> int:
-        """Request the model's state until a version is available; return the number of the newest.
+        """Request the model's state until a version is available; return the number of the newest, or of the label's.
 
         Raises:
             ServerUnavailable: after `seconds`, no version is available or the requested one has failed to load.
-            LenetKerasError: what answers is not TensorFlow Serving.
+            LenetKerasError: what answers is not TensorFlow Serving, or it does not know the label.
         """
         deadline = time.monotonic() + seconds
         while True:
             try:
+                if self.endpoint.model.label is not None:
+                    return self._transport.current_version()
                 states = self._transport.states()
                 available = [found.version for found in states if found.state == "AVAILABLE"]
                 if available:

@@ -162,7 +162,16 @@ def labelled_versions(model_dir: Path) -> dict[str, int]:
     Raises:
         OSError: the folder does not exist or cannot be read.
     """
-    newest = [int(folder.name) for folder in version_folders(model_dir)[-2:]]
+    return labels_of([int(folder.name) for folder in version_folders(model_dir)])
+
+
+def labels_of(versions: Sequence[int]) -> dict[str, int]:
+    """Return which of a model's versions, the oldest first, have the labels `stable` and `canary`.
+
+    >>> labels_of([8, 9, 10])
+    {'stable': 9, 'canary': 10}
+    """
+    newest = versions[-2:]
     return {"stable": newest[0], "canary": newest[-1]} if newest else {}
 
 

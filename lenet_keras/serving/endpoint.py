@@ -140,7 +140,7 @@ def parse_url(url: str) -> Endpoint:
 
 
 def _shown(url: str) -> str:
-    return re.sub("//[^/]*@", "//", url)  # without a password
+    return re.sub("//.*@", "//", url)  # without a password, even one that should have been percent-encoded
 
 
 @dataclass(frozen=True)
@@ -178,11 +178,19 @@ class Transport(Protocol):
     """A protocol for querying one endpoint."""
 
     def states(self) -> list[VersionState]:
-        """Return the states of the endpoint's versions.
+        """Return the states of the model's versions, or of the one that the endpoint names by its number.
 
         Raises:
             ServerUnavailable: the server does not answer, or knows no such model.
             LenetKerasError: what answers is not TensorFlow Serving.
+        """
+
+    def current_version(self) -> int:
+        """Return the version that answers at the endpoint now, also if it names a label, which states do not regard.
+
+        Raises:
+            ServerUnavailable: the server does not answer, or has no such version.
+            LenetKerasError: it knows no such label, or what answers is not TensorFlow Serving.
         """
 
     def classify(self, contents: Sequence[bytes], version: int) -> list[Answer]:
@@ -204,7 +212,7 @@ class RestTransport:
         """Take the endpoint, and the seconds to wait for each answer; nothing is sent yet."""
         self._endpoint = endpoint
         self._timeout = timeout
-        self._opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+        self._opener = urllib.request.build_opener(urllib.request.ProxyHandler({}), _NoRedirect())
 
     def states(self) -> list[VersionState]:
         """See `Transport`."""
@@ -216,6 +224,14 @@ class RestTransport:
             ]
         except (KeyError, TypeError, ValueError) as error:
             raise LenetKerasError(f"{self._endpoint} is not TensorFlow Serving: its reply holds no states") from error
+
+    def current_version(self) -> int:
+        """See `Transport`."""
+        reply = self._exchange(f"{self._endpoint}/metadata", None)
+        try:
+            return int(reply["model_spec"]["version"])
+        except (KeyError, TypeError, ValueError) as error:
+            raise LenetKerasError(f"{self._endpoint} is not TensorFlow Serving: its reply names no version") from error
 
     def classify(self, contents: Sequence[bytes], version: int) -> list[Answer]:
         """See `Transport`."""
@@ -245,19 +261,24 @@ class RestTransport:
         headers = {"Content-Type": "application/json", **self._endpoint.authorization}
         request = urllib.request.Request(url, data, headers)
         try:
-            with self._opener.open(request, timeout=self._timeout) as reply:
-                content = reply.read()
-        except urllib.error.HTTPError as error:
-            with error:
-                reason = _server_message(error.read()) or f"{error.code} {error.reason}"
-            if error.code in (401, 407):
-                given = "does not accept that user and password" if self._endpoint.credentials else _NO_CREDENTIALS
-                raise LenetKerasError(f"{url}: the server, or a proxy before it, {given} ({reason})") from error
-            kind = ServerUnavailable if error.code in (404, 503) else LenetKerasError
-            raise kind(f"{url}: {reason}") from error
+            try:
+                with self._opener.open(request, timeout=self._timeout) as reply:
+                    content = reply.read()
+            except urllib.error.HTTPError as error:
+                with error:
+                    reason = _server_message(error.read()) or f"{error.code} {error.reason}"
+                if error.code in (401, 407):
+                    given = "does not accept that user and password" if self._endpoint.credentials else _NO_CREDENTIALS
+                    raise LenetKerasError(
+                        f"{url}: the server, or a proxy in front of it, {given} ({reason})"
+                    ) from error
+                kind = ServerUnavailable if error.code in (404, 503) else LenetKerasError
+                raise kind(f"{url}: {reason}") from error
         except urllib.error.URLError as error:
             cause = error.reason.strerror if isinstance(error.reason, OSError) else None
             raise ServerUnavailable(f"{url}: {cause or error.reason}") from error
+        except (ConnectionError, http.client.IncompleteRead) as error:
+            raise ServerUnavailable(f"{url}: the server closed the connection before it had answered") from error
         except http.client.HTTPException as error:
             raise ServerUnavailable(f"{url}: the reply is not HTTP; is this TensorFlow Serving's REST port?") from error
         except OSError as error:
@@ -266,6 +287,13 @@ class RestTransport:
             return json.loads(content)
         except ValueError as error:
             raise LenetKerasError(f"{url}: the reply is not JSON; is this TensorFlow Serving's REST port?") from error
+
+
+class _NoRedirect(urllib.request.HTTPRedirectHandler):
+    """Takes a redirect for an error: it would carry the password to another host, and make a POST a GET."""
+
+    def redirect_request(self, *_: Any) -> None:
+        return None
 
 
 def _server_message(content: bytes) -> str | None:

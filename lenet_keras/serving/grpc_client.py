@@ -8,6 +8,7 @@ import grpc
 import numpy as np
 import tensorflow as tf
 from tensorflow_serving.apis import (
+    get_model_metadata_pb2,
     get_model_status_pb2,
     model_pb2,
     model_service_pb2_grpc,
@@ -45,6 +46,17 @@ class GrpcTransport:
             VersionState(found.version, name(found.state), found.status.error_message)
             for found in reply.model_version_status
         ]
+
+    def current_version(self) -> int:
+        """See `Transport`."""
+        request = get_model_metadata_pb2.GetModelMetadataRequest(
+            model_spec=_message(self._endpoint.model), metadata_field=["signature_def"]
+        )
+        try:
+            reply = self._predictions.GetModelMetadata(request, timeout=self._timeout, metadata=self._metadata)
+        except grpc.RpcError as error:
+            raise self._failure(error) from error
+        return int(reply.model_spec.version.value)
 
     def classify(self, contents: Sequence[bytes], version: int) -> list[Answer]:
         """See `Transport`."""

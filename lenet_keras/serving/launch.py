@@ -48,6 +48,7 @@ class ServerSettings:
         host: the address to listen on. TensorFlow Serving's binary has no such setting: it listens on all of them.
         cors: whether pages of any site may read the replies of REST.
         timeout: seconds for a request by REST.
+        is_supervised: whether `run_server` keeps the configuration up to date; without that it has no labels.
     """
 
     export_dir: Path
@@ -56,11 +57,16 @@ class ServerSettings:
     host: str
     cors: bool = False
     timeout: float = 30.0
+    is_supervised: bool = True
 
     @property
     def configs(self) -> Path:
-        """The folder of the server's configuration, in the user's cache: the exports may be read-only."""
-        digest = hashlib.sha256(str(self.export_dir).encode()).hexdigest()[:12]
+        """The folder of this server's configuration, in the user's cache: the exports may be read-only.
+
+        Two servers of the same exports, which differ in their ports, do not write to one folder.
+        """
+        parts = (str(self.export_dir), self.rest_port, self.is_supervised)
+        digest = hashlib.sha256(repr(parts).encode()).hexdigest()[:12]
         return cache_folder() / "serving" / digest
 
 

@@ -1,6 +1,7 @@
 """Concurrent requests are computed together, and none suffers from another."""
 
 import threading
+import weakref
 from concurrent.futures import CancelledError
 from concurrent.futures import wait as wait_for_all
 
@@ -123,6 +124,22 @@ def test_a_cancelled_request_is_not_run(batcher, doubler):
     assert doubler.calls == [1, 1]
     with pytest.raises(CancelledError):
         cancelled.result()
+
+
+def test_a_cancelled_request_gives_up_its_place_and_its_inputs(batcher, doubler):
+    first = batcher.submit(doubler.signature, row(0, 0))
+    doubler.has_started.wait()
+    inputs = [row(1, 1) for _ in range(20)]
+    kept = [weakref.ref(each["x"]) for each in inputs]
+    cancelled = [batcher.submit(doubler.signature, each) for each in inputs]
+    inputs.clear()
+    try:
+        assert all(each.cancel() for each in cancelled)
+        last = batcher.submit(doubler.signature, row(2, 2))  # were they still waiting, it would be one too many
+        assert not any(each() is not None for each in kept)
+    finally:
+        doubler.may_run.set()
+    wait_for_all([first, last])
 
 
 def test_inputs_that_do_not_fit_the_signature_are_refused(doubler):

@@ -129,6 +129,7 @@ def test_the_port_of_the_other_protocol_is_one_line(server):
         b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}",
         b'HTTP/1.1 200 OK\r\nContent-Length: 28\r\n\r\n{"model_version_status": [1]}',
         b"HTTP/1.1 500 No\r\nContent-Length: 0\r\n\r\n",
+        b"HTTP/1.1 503 No\r\nContent-Length: 100\r\n\r\nbroken off",
         b"HTTP/1.1 200 OK\r\nContent-Length: 500\r\n\r\nshort",
         b"HTTP/1.1 302 Found\r\nLocation: file:///etc/passwd\r\nContent-Length: 0\r\n\r\n",
     ],
@@ -265,6 +266,32 @@ def test_a_proxy_gets_the_user_the_password_and_the_path_before_the_servers(prox
     with ServingClient(f"http://m%C3%A9:a%2Fb@127.0.0.1:{proxy}/vision/v1/models/digits") as client:
         assert client.classify(files[:1])[0].version == 2
         assert "a/b" not in f"{client.endpoint} {client.endpoint!r}"
+
+
+def test_a_password_is_not_shown_where_it_should_have_been_percent_encoded():
+    with pytest.raises(InvalidArgument) as refused:
+        parse_url("https://me:se/cret@host/v1/models/m")
+    assert "cret" not in str(refused.value).partition("is not")[0]
+
+
+def test_a_redirect_is_not_followed_with_the_password(proxy):
+    class Redirect(http.server.BaseHTTPRequestHandler):
+        def do_GET(self):
+            self.send_response(302)
+            self.send_header("Location", f"http://127.0.0.1:{proxy}/vision/v1/models/digits")
+            self.end_headers()
+
+        def log_message(self, *_):
+            pass
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Redirect) as listening:
+        thread = threading.Thread(target=listening.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        url = f"http://m%C3%A9:a%2Fb@127.0.0.1:{listening.server_port}/v1/models/m"
+        with ServingClient(url) as client, pytest.raises(LenetKerasError, match="302 Found"):
+            client.wait_until_available(0)
+        listening.shutdown()
+        thread.join()
 
 
 @pytest.mark.parametrize(

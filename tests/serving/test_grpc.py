@@ -1,5 +1,7 @@
 """The embedded server's gRPC interface, called with the official stubs."""
 
+import types
+
 import grpc
 import numpy as np
 import pytest
@@ -16,6 +18,8 @@ from tensorflow_serving.apis import (
 )
 
 from lenet_keras.export.signatures import describe_signatures
+from lenet_keras.serving.embedded import grpc_server
+from lenet_keras.serving.embedded.limits import Limits
 
 Code = grpc.StatusCode
 
@@ -146,6 +150,27 @@ def test_a_few_bytes_that_claim_a_shape_of_terabytes_are_refused(prediction_serv
         message.inputs["images"].tensor_shape.dim.add(size=size)
     message.inputs["images"].int_val.append(1)
     assert_refused(lambda: prediction_service.Predict(message), Code.INVALID_ARGUMENT, "asks for more than")
+
+
+def test_inputs_that_the_signature_does_not_take_are_refused_before_they_become_arrays(prediction_service, monkeypatch):
+    monkeypatch.setattr(grpc_server, "read_tensor", pytest.fail)
+    message = predict_pb2.PredictRequest(model_spec=spec())
+    for number in range(1000):  # 60 KB that stand for 16 GB
+        proto = message.inputs[f"a{number}"]
+        proto.dtype = tf.float32.as_datatype_enum
+        for size in (1, 2**22):
+            proto.tensor_shape.dim.add(size=size)
+        proto.float_val.append(1)
+    assert_refused(lambda: prediction_service.Predict(message), Code.INVALID_ARGUMENT, "Sent extra: {a0,a1,")
+
+
+def test_what_keeps_the_server_from_starting_is_raised(monkeypatch):
+    def out_of_descriptors(_limits):
+        raise OSError("Too many open files")
+
+    monkeypatch.setattr(Limits, "affordable_connections", out_of_descriptors)
+    with pytest.raises(OSError, match="Too many open files"):
+        grpc_server.GrpcServer(types.SimpleNamespace(limits=Limits()), "127.0.0.1", 0)
 
 
 @pytest.mark.parametrize("number", [0, 8, 20, 21, 101, 120, 10**6])

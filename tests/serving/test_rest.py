@@ -82,8 +82,9 @@ def test_status_lists_the_versions_as_tensorflow_serving_does(send):
     status, answer = send("GET", "/v1/models/digits")
     assert status == 200
     assert answer == {"model_version_status": [{"version": v, "state": "AVAILABLE", "status": ok} for v in ("2", "1")]}
-    _, answer = send("GET", "/v1/models/digits/versions/1")
-    assert [found["version"] for found in answer["model_version_status"]] == ["1"]
+    for which, versions in (("/versions/1", ["1"]), ("/labels/stable", ["2", "1"]), ("/labels/none", ["2", "1"])):
+        _, answer = send("GET", f"/v1/models/digits{which}")
+        assert [found["version"] for found in answer["model_version_status"]] == versions
 
 
 def test_metadata_describes_the_signatures(send):
@@ -178,7 +179,14 @@ def test_a_query_is_part_of_the_path_as_in_tensorflow_serving(send, images):
 def test_a_packed_body_is_unpacked(server, images, expected):
     connection = http.client.HTTPConnection(server.host, server.rest_port, timeout=60)
     body = gzip.compress(json.dumps({"signature_name": "uint8", "instances": images.tolist()}).encode())
-    for content, status in ((body, 200), (body[:-20], 400), (b"no", 400), (body + b"x" * 2**17, 400), (body, 200)):
+    for content, status in (
+        (body, 200),
+        (body[:-20], 400),
+        (b"no", 400),
+        (body + b"x" * 2**17, 400),
+        (body + body, 400),
+        (body, 200),
+    ):
         connection.request("POST", PREDICT, content, {"Content-Encoding": "gzip"})
         answer = connection.getresponse()
         document = json.loads(answer.read())
@@ -231,11 +239,13 @@ def test_metrics_have_the_names_that_tensorflow_serving_gives_them(server, send,
     send("POST", PREDICT, {"instances": images[:1].tolist()})
     send("POST", PREDICT, {"instances": [1]})
     send("POST", "/v1/models/nope:predict", {"instances": [1]})
+    send("POST", "/v1/models/digits/versions/99:predict", {"instances": [1]})
     after = counts()
     request = ':tensorflow:serving:request_%s{model_name="digits"%s}'
     latency = ',API="predict",entrypoint="REST"'
     changes = {name: value - before.get(name, 0) for name, value in after.items() if value != before.get(name, 0)}
     assert changes.pop(request % ("count", ',status="OK"')) == 1
+    assert changes.pop(request % ("count", ',status="NOT_FOUND"')) == 1
     assert changes.pop(request % ("count", ',status="INVALID_ARGUMENT"')) == 1
     assert changes.pop(request % ("latency_count", latency)) == 1
     assert changes.pop(request % ("latency_sum", latency)) > 0

@@ -1,5 +1,6 @@
 """Versions appear and disappear while a server answers requests."""
 
+import errno
 import http.client
 import json
 import shutil
@@ -8,6 +9,7 @@ import time
 
 import pytest
 
+from lenet_keras.serving.config import version_folders
 from lenet_keras.serving.embedded.server import running_server
 from lenet_keras.serving.embedded.signatures import ServingError
 from lenet_keras.serving.embedded.store import ModelStore
@@ -142,6 +144,31 @@ def test_a_label_moves_when_its_version_is_available_not_before(own_exports, exp
     store.poll()
     assert labels()["canary"] == 5
     assert states(store)[2] is State.AVAILABLE
+
+
+def test_what_cannot_be_read_for_a_moment_stays_as_it_was_and_is_reported_once(own_exports, monkeypatch, caplog):
+    store = ModelStore(own_exports)
+    store.poll()
+    failing = []
+
+    def listed(folder):
+        if failing:
+            raise OSError(errno.ESTALE, "Stale file handle", str(folder))
+        return version_folders(folder)
+
+    monkeypatch.setattr("lenet_keras.serving.embedded.store.version_folders", listed)
+    failing.append(True)
+    store.poll()
+    store.poll()
+    assert states(store) == {1: State.AVAILABLE}
+    with store.lease(ModelSpec("digits", label="canary")) as version:
+        assert version.number == 1
+    assert sum("digits cannot be read: Stale file handle" in message for message in caplog.messages) == 1
+
+    failing.clear()
+    shutil.rmtree(own_exports / "digits")
+    store.poll()
+    assert states(store) == {1: State.END}
 
 
 def test_a_failed_version_is_tried_again_when_its_folder_is_removed_and_created_again(own_exports, exports):

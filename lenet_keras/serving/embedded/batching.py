@@ -2,8 +2,8 @@
 
 No request waits for others to arrive: whenever the worker is free, it takes the requests that have gathered while it
 was busy. A lone request is answered at once, and batches grow with the load. Requests that are a batch in themselves
-form a queue of their own, which takes turns with the others: whoever asks for much waits for others who do, and a small
-request never waits for more than one of them.
+form a queue of their own, which takes turns with the others: whoever asks for much waits for others who do, and at most
+one of them comes between two batches of small requests.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _PIXELS = 2**16  # whose decoding takes about as long as a row in the model
 _LARGE = "large"  # the group of requests that are not merged because of what they weigh
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class _Request:
     signature: Signature
     inputs: Arrays
@@ -90,6 +90,7 @@ class Batcher:
             self._groups.setdefault(group, deque()).append(request)
             self._waiting += 1
             self._changed.notify()
+        request.answer.add_done_callback(lambda answer: self._forget(group, answer) if answer.cancelled() else None)
         return request.answer
 
     def close(self) -> None:
@@ -98,6 +99,16 @@ class Batcher:
             self._closed = True
             self._changed.notify()
         self._thread.join()
+
+    def _forget(self, group: Hashable, answer: Future[Outputs]) -> None:
+        # Nobody waits for it any more: the request must not keep its inputs, and the place of another.
+        with self._changed:
+            requests = self._groups.get(group, deque())
+            for request in [request for request in requests if request.answer is answer]:
+                requests.remove(request)
+                self._waiting -= 1
+            if not requests:
+                self._groups.pop(group, None)
 
     def _work(self) -> None:
         while True:

@@ -59,7 +59,7 @@ class GrpcServer:
         self._address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
         self._grace = 0.0
         bound: Future[int] = Future()
-        self._thread = threading.Thread(target=lambda: asyncio.run(self._run(bound)), name="grpc")
+        self._thread = threading.Thread(target=self._serve, args=(bound,), name="grpc")
         self._thread.start()
         self.port = bound.result()
 
@@ -76,14 +76,21 @@ class GrpcServer:
         """Wait until the server has stopped."""
         self._thread.join()
 
+    def _serve(self, bound: Future[int]) -> None:
+        try:
+            asyncio.run(self._run(bound))
+        except BaseException as error:
+            if bound.done():
+                raise
+            bound.set_exception(error)  # or the constructor would wait for ever
+
     async def _run(self, bound: Future[int]) -> None:
         self._loop, self._may_start, self._stop = asyncio.get_running_loop(), asyncio.Event(), asyncio.Event()
+        server = await self._server()
         try:
-            server = await self._server()
             bound.set_result(server.add_insecure_port(self._address))
-        except RuntimeError:
-            bound.set_exception(OSError(f"cannot listen on {self._address} for gRPC"))
-            return
+        except RuntimeError as error:
+            raise OSError(f"cannot listen on {self._address} for gRPC") from error
         stopping = asyncio.create_task(self._stop.wait())
         starting = asyncio.create_task(self._may_start.wait())
         await asyncio.wait([stopping, starting], return_when=asyncio.FIRST_COMPLETED)
@@ -195,6 +202,7 @@ class _Methods:
                     )
             if len(set(requested)) < len(requested):
                 raise BadRequest(f"duplicate output tensor alias in: {','.join(requested)}")
+            signature.check_names(request.inputs.keys())  # before a small message becomes large arrays
             arrays = {}
             for name, proto in request.inputs.items():
                 sizes = tensor_sizes(proto)

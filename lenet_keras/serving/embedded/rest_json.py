@@ -18,9 +18,10 @@ import numpy.typing as npt
 import orjson
 import tensorflow as tf
 from google.protobuf import json_format
+from grpc import StatusCode
 from tensorflow_serving.apis import get_model_metadata_pb2
 
-from lenet_keras.serving.embedded.signatures import Arrays, BadRequest
+from lenet_keras.serving.embedded.signatures import Arrays, BadRequest, ServingError
 from lenet_keras.serving.embedded.store import ModelStore
 from lenet_keras.serving.endpoint import ModelSpec
 
@@ -185,7 +186,7 @@ def _flat(values: list[Any], kinds: set[type], dtype: tf.DType) -> npt.NDArray[A
     if dtype == tf.string:
         allowed = {str, dict}
     elif not (dtype.is_bool or dtype.is_integer or dtype.is_floating):
-        raise BadRequest(f"Conversion of JSON to type: {dtype.name} is not possible")
+        raise ServingError(StatusCode.UNIMPLEMENTED, f"Conversion of JSON to type: {dtype.name} is not possible")
     if not kinds <= allowed:
         raise _wrong_type(next(value for value in values if type(value) not in allowed), dtype)
     if dtype == tf.string:

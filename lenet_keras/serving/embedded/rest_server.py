@@ -8,6 +8,7 @@ import re
 import threading
 import time
 import zlib
+from concurrent.futures import Future
 from typing import Any
 
 from grpc import StatusCode
@@ -31,6 +32,7 @@ _CORS = {
     "Access-Control-Allow-Headers": "Content-Type",
 }
 _GZIP = 16 + zlib.MAX_WBITS
+_AFTER_GZIP = "The request's body goes on after the end of its gzip"
 
 
 class RestServer:
@@ -66,13 +68,17 @@ class RestServer:
         self._loop: asyncio.AbstractEventLoop
         self._stop: asyncio.Event
         self._grace = 0.0
-        self._started = threading.Event()
-        self._thread = threading.Thread(target=lambda: asyncio.run(self._run()), name="rest")
+        self._started: Future[None] = Future()
+        self._thread = threading.Thread(target=self._serve, name="rest")
 
     def start(self) -> None:
-        """Start answering."""
+        """Start answering.
+
+        Raises:
+            OSError: there is no descriptor left.
+        """
         self._thread.start()
-        self._started.wait()
+        self._started.result()
 
     def stop(self, grace: float) -> None:
         """Accept no more connections, and give requests under way `grace` seconds; `join` waits for that."""
@@ -88,11 +94,19 @@ class RestServer:
         if self._thread.ident is not None:
             self._thread.join()
 
+    def _serve(self) -> None:
+        try:
+            asyncio.run(self._run())
+        except BaseException as error:
+            if self._started.done():
+                raise
+            self._started.set_exception(error)
+
     async def _run(self) -> None:
         self._loop, self._stop = asyncio.get_running_loop(), asyncio.Event()
         self._connections.start()
         sweeping = asyncio.create_task(self._connections.cut_off_slow_clients())
-        self._started.set()
+        self._started.set_result(None)
         await self._stop.wait()
         self.stopping = True
         self._connections.stop()
@@ -135,7 +149,7 @@ class _Handler(web.RequestHandler):
         # Whatever the request line and the headers show is answered before the body arrives.
         self._peer.expects_body()
         try:
-            self._model = self._requested_model()
+            self._read_request_line()
             if self.request.method == "POST" and self._announced_length() > self._max_bytes:
                 raise _too_long(self._max_bytes)
         except Exception as exception:
@@ -151,8 +165,10 @@ class _Handler(web.RequestHandler):
         try:
             if self._unpacking is not None:
                 if self._unpacking.eof:
-                    raise BadRequest("The request's body goes on after the end of its gzip")
+                    raise BadRequest(_AFTER_GZIP)
                 chunk = self._unpacking.decompress(chunk, self._max_bytes - len(self._body) + 1)
+                if self._unpacking.unused_data:
+                    raise BadRequest(_AFTER_GZIP)
             if len(self._body) + len(chunk) > self._max_bytes:
                 raise _too_long(self._max_bytes)
             self._holding.add(len(chunk))
@@ -240,23 +256,23 @@ class _Handler(web.RequestHandler):
         length = self.request.headers.get("Content-Length", "")
         return int(length[:19]) if length.isdecimal() else 0  # Python refuses to read numbers of thousands of digits
 
-    def _requested_model(self) -> ModelSpec | None:
+    def _read_request_line(self) -> None:
         method, path = self.request.method, self.request.uri or ""  # a query is part of the path, as in the real one
         if method == "GET" and path == metrics.PATH:
-            return None
+            return
         if not path.lower().startswith("/v1/"):
             raise ServingError(StatusCode.NOT_FOUND, f"Not found: {method} {path}")
         if method == "OPTIONS":
             if _ORIGIN.search(self.request.headers.get("Origin", "")) is None:
                 raise ServingError(StatusCode.FAILED_PRECONDITION, "Origin header is missing in CORS preflight")
-            return None
+            return
         if method == "GET" and path.lower().rstrip("/") == ROOT:
             raise BadRequest("Missing model name in request.")
         match = {"POST": _POST, "GET": _GET}[method].fullmatch(path) if method in ("POST", "GET") else None
         if match is None:
             raise BadRequest(f"Malformed request: {method} {path}")
         try:
-            model = ModelSpec.from_match(match)
+            self._model = ModelSpec.from_match(match)
         except ValueError as error:
             raise BadRequest(str(error)) from None
         if method == "GET":
@@ -264,9 +280,8 @@ class _Handler(web.RequestHandler):
         elif match["method"].lower() != "predict":
             raise ServingError(StatusCode.UNIMPLEMENTED, f"This server answers predict, not {match['method']}")
         else:
-            with self._service.store.lease(model):  # it is served
+            with self._service.store.lease(self._model):  # it is served
                 pass
-        return model
 
     async def _reply(self) -> bytes:
         store = self._service.store

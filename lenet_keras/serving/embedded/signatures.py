@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from dataclasses import dataclass
 from typing import Any
 
@@ -94,18 +94,26 @@ class Signature:
         specs = [*self.inputs.values(), *self.outputs.values()]
         return all(spec.shape.rank and spec.shape[0] is None for spec in specs)
 
+    def check_names(self, names: Set[str]) -> None:
+        """Check the names of inputs.
+
+        Raises:
+            BadRequest: they are not those that the signature takes.
+        """
+        if names != self.inputs.keys():
+            extra, missing = sorted(names - self.inputs.keys()), sorted(self.inputs.keys() - names)
+            raise BadRequest(
+                f"input size does not match signature: {len(names)}!={len(self.inputs)}. "
+                f"Sent extra: {{{','.join(extra)}}}. Missing but required: {{{','.join(missing)}}}."
+            )
+
     def check(self, inputs: Arrays) -> None:
         """Check the names, types and shapes of inputs.
 
         Raises:
             BadRequest: they are not what the signature takes.
         """
-        if inputs.keys() != self.inputs.keys():
-            extra, missing = sorted(inputs.keys() - self.inputs.keys()), sorted(self.inputs.keys() - inputs.keys())
-            raise BadRequest(
-                f"input size does not match signature: {len(inputs)}!={len(self.inputs)}. "
-                f"Sent extra: {{{','.join(extra)}}}. Missing but required: {{{','.join(missing)}}}."
-            )
+        self.check_names(inputs.keys())
         for name, spec in self.inputs.items():
             array = inputs[name]
             if array.dtype != spec.dtype.as_numpy_dtype:

@@ -13,7 +13,8 @@ from typing import Any
 from grpc import StatusCode
 from tensorflow_serving.apis import get_model_metadata_pb2, get_model_status_pb2
 
-from lenet_keras.serving.config import labelled_versions, version_folders
+from lenet_keras.errors import first_line
+from lenet_keras.serving.config import labels_of, version_folders
 from lenet_keras.serving.embedded.signatures import BadRequest, ServingError
 from lenet_keras.serving.embedded.versions import ModelVersion, State
 from lenet_keras.serving.endpoint import ModelSpec
@@ -38,7 +39,9 @@ class ModelStore:
         self._lock = threading.Lock()
         self._models: dict[str, dict[int, ModelVersion]] = {}
         self._labels: dict[str, dict[str, int]] = {}
+        self._found: dict[str, dict[int, Path]] = {}  # by the last scan
         self._wanted_labels: dict[str, dict[str, int]] = {}
+        self._unreadable: dict[Path, str] = {}  # folders, and why: each is reported once
         self._closing = threading.Event()
         self._thread = threading.Thread(target=self._watch, name="model-store")
 
@@ -54,12 +57,9 @@ class ModelStore:
 
     def poll(self) -> None:
         """Scan the folder once; load and release accordingly. Call it from one thread only."""
-        try:
-            found = self._scan()
-        except OSError:
-            return  # a network share that is unavailable for a moment takes no model with it
+        self._scan()
         with self._lock:
-            added = self._update_wanted(found)
+            added = self._update_wanted(self._found)
         for version in added:
             self._load(version)
             self._move_labels()
@@ -92,13 +92,15 @@ class ModelStore:
                     _end(version)
 
     def versions(self, model: ModelSpec) -> list[tuple[int, State, ServingError | None]]:
-        """Return number, state and error of all versions of a model, or of the one that is named; the largest first.
+        """Return number, state and error of all versions of a model, or of the one with a number; the largest first.
+
+        A label is not regarded, as in TensorFlow Serving.
 
         Raises:
-            ServingError: NOT_FOUND: no such version was ever found. INVALID_ARGUMENT: the label is unknown.
+            ServingError: NOT_FOUND: no such version was ever found.
         """
         with self._lock:
-            number = self._number(model)
+            number = model.version
             versions = self._models.get(model.name, {})
             if number is not None:
                 if number not in versions:
@@ -149,22 +151,39 @@ class ModelStore:
         while not self._closing.wait(self._interval):
             self.poll()
 
-    def _scan(self) -> dict[str, dict[int, Path]]:
-        """Note which labels are wanted; return the folders of those versions, by model and number."""
+    def _scan(self) -> None:
+        """Note which labels are wanted, and the folders of those versions, by model and number.
+
+        What cannot be read, as on a network share that is unavailable for a moment, stays as it was.
+        """
         found: dict[str, dict[int, Path]] = {}
         wanted: dict[str, dict[str, int]] = {}
-        for folder in self._export_dir.iterdir():
-            if folder.name.startswith(".") or not folder.is_dir():
-                continue
+        unreadable: dict[Path, str] = {}
+        try:
+            folders = [folder for folder in self._export_dir.iterdir() if not folder.name.startswith(".")]
+        except OSError as error:
+            self._report({self._export_dir: error.strerror or first_line(error)})
+            return
+        for folder in folders:
             try:
                 numbered = {int(child.name): child for child in version_folders(folder)}
-                labels = labelled_versions(folder)
-            except OSError:
-                continue  # removed since, or not readable
-            wanted[folder.name] = {label: number for label, number in labels.items() if number in numbered}
+            except (FileNotFoundError, NotADirectoryError):  # removed since, or not a model
+                continue
+            except OSError as error:
+                unreadable[folder] = error.strerror or first_line(error)
+                wanted[folder.name] = self._wanted_labels.get(folder.name, {})
+                found[folder.name] = self._found.get(folder.name, {})
+                continue
+            wanted[folder.name] = labels_of(list(numbered))
             found[folder.name] = {number: numbered[number] for number in wanted[folder.name].values()}
-        self._wanted_labels = wanted
-        return found
+        self._wanted_labels, self._found = wanted, found
+        self._report(unreadable)
+
+    def _report(self, unreadable: dict[Path, str]) -> None:
+        for folder, reason in unreadable.items():
+            if self._unreadable.get(folder) != reason:
+                logger.warning("%s cannot be read: %s; what is served stays", folder, reason)
+        self._unreadable = unreadable
 
     def _move_labels(self) -> None:
         with self._lock:
