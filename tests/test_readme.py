@@ -59,16 +59,28 @@ def test_the_table_is_that_of_the_results():
         assert rows[: len(SUMMARY["variants"])] == [row(variant) for variant in SUMMARY["variants"]]
 
 
-def test_the_results_are_those_of_the_recorded_runs(tmp_path):
+@pytest.mark.parametrize("name", ["report", "sensitivity"])
+def test_the_results_are_those_of_the_recorded_runs(tmp_path, name):
     """Nothing is trained: tables, statistics and curves follow from the records of the runs."""
-    shutil.copytree(REPORT / "runs", tmp_path / "runs")
-    plan = read_plan(RESULTS / "report.toml", {}, SUMMARY["variants"][0]["seeds"])
+    shutil.copytree(RESULTS / name / "runs", tmp_path / "runs")
+    plan = read_plan(RESULTS / f"{name}.toml", {})
 
     compare(plan, tmp_path, listener=pytest.fail)
 
-    for name in ("results.csv", "epochs.csv", "table.md"):
-        assert (tmp_path / name).read_text() == (REPORT / name).read_text(), name
-    assert json.loads((tmp_path / "summary.json").read_text())["conclusions"] == SUMMARY["conclusions"]
+    for file in ("results.csv", "epochs.csv"):
+        assert (tmp_path / file).read_text() == (RESULTS / name / file).read_text(), file
+    if name == "report":
+        assert (tmp_path / "table.md").read_text() == (REPORT / "table.md").read_text()
+        assert json.loads((tmp_path / "summary.json").read_text())["conclusions"] == SUMMARY["conclusions"]
+
+
+def test_the_plot_of_the_choices_is_that_of_their_results(tmp_path):
+    shutil.copytree(RESULTS, tmp_path / "results", ignore=shutil.ignore_patterns("runs"))
+    (tmp_path / "results/sensitivity.svg").unlink()
+
+    subprocess.run([sys.executable, tmp_path / "results/draw_sensitivity.py"], check=True)
+
+    assert (tmp_path / "results/sensitivity.svg").read_text() == (RESULTS / "sensitivity.svg").read_text()
 
 
 def test_what_a_newcomer_types_works(tmp_path):

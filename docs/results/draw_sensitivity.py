@@ -43,12 +43,13 @@ def main() -> None:
             style = {"color": COLOURS[place], "marker": MARKERS[place], "markersize": 5, "linestyle": "none"}
             panel.axvline(reported[index], color=COLOURS[place], linewidth=1, linestyle=":", alpha=0.8)
             values = [100 * float(row[column]) for row in seeds[reg]]
-            panel.hlines(0, min(values), max(values), color=COLOURS[place], linewidth=2)
-            panel.plot(sum(values) / len(values), 0, label=reg, **style)
-            panel.plot(values[0], 1, **style)
-            for height, row in enumerate(rows, start=2):
-                if found := choices.get(f"{reg}, {row}"):
-                    panel.plot(100 * float(found[0][column]), height, **style)
+            below = 0.14 * (place - 1.5)  # so that equal accuracies do not hide each other
+            panel.hlines(below, min(values), max(values), color=COLOURS[place], linewidth=2)
+            panel.plot(sum(values) / len(values), below, label=reg, **style)
+            panel.plot(values[0], 1 + below, **style)
+            for row, name in enumerate(rows, start=2):
+                if found := choices.get(f"{reg}, {name}"):
+                    panel.plot(100 * float(found[0][column]), row + below, **style)
         panel.set(xlabel=title, yticks=range(len(labels)), yticklabels=labels)
         panel.grid(axis="y", alpha=0.3)
     panels[0].invert_yaxis()
