@@ -1,5 +1,6 @@
 """The README: its commands exist, and its figures are those of the files that they were read from."""
 
+import dataclasses
 import json
 import os
 import re
@@ -13,6 +14,7 @@ import pytest
 
 from lenet_keras.comparison.compare import compare
 from lenet_keras.comparison.plan import read_plan
+from lenet_keras.comparison.results import read_result, write_epochs, write_results
 from lenet_keras.comparison.statistics import Difference, Spread
 from lenet_keras.comparison.wording import REPORTED, interval, mean_and_deviation
 from lenet_keras_cli.main import COMMANDS, main
@@ -59,19 +61,30 @@ def test_the_table_is_that_of_the_results():
         assert rows[: len(SUMMARY["variants"])] == [row(variant) for variant in SUMMARY["variants"]]
 
 
-@pytest.mark.parametrize("name", ["report", "sensitivity"])
-def test_the_results_are_those_of_the_recorded_runs(tmp_path, name):
+def test_the_results_are_those_of_the_recorded_runs(tmp_path):
     """Nothing is trained: tables, statistics and curves follow from the records of the runs."""
-    shutil.copytree(RESULTS / name / "runs", tmp_path / "runs")
-    plan = read_plan(RESULTS / f"{name}.toml", {})
+    shutil.copytree(REPORT / "runs", tmp_path / "runs")
+    plan = read_plan(RESULTS / "report.toml", {})
 
     compare(plan, tmp_path, listener=pytest.fail)
 
-    for file in ("results.csv", "epochs.csv"):
-        assert (tmp_path / file).read_text() == (RESULTS / name / file).read_text(), file
-    if name == "report":
-        assert (tmp_path / "table.md").read_text() == (REPORT / "table.md").read_text()
-        assert json.loads((tmp_path / "summary.json").read_text())["conclusions"] == SUMMARY["conclusions"]
+    for name in ("results.csv", "epochs.csv", "table.md"):
+        assert (tmp_path / name).read_text() == (REPORT / name).read_text(), name
+    assert json.loads((tmp_path / "summary.json").read_text())["conclusions"] == SUMMARY["conclusions"]
+
+
+def test_the_choices_are_those_of_the_recorded_runs(tmp_path):
+    runs = read_plan(RESULTS / "sensitivity.toml", {}).runs(RESULTS / "sensitivity" / "runs")
+    assert all(run.is_finished() for run in runs)  # with the settings of the plan
+
+    results = [read_result(run.run_dir, run.variant) for run in runs]
+    # A run is named as seen from the file, as if both were in docs/results/sensitivity.
+    results = [
+        dataclasses.replace(one, path=tmp_path / one.path.relative_to(RESULTS / "sensitivity")) for one in results
+    ]
+    for name, write in (("results.csv", write_results), ("epochs.csv", write_epochs)):
+        write(tmp_path / name, results)
+        assert (tmp_path / name).read_text() == (RESULTS / "sensitivity" / name).read_text(), name
 
 
 def test_the_plot_of_the_choices_is_that_of_their_results(tmp_path):
