@@ -211,7 +211,8 @@ class TrainConfig:
         known = {field.name for field in dataclasses.fields(cls)}
         for name in settings:
             if name not in known:
-                raise InvalidArgument(f"unknown setting {excerpt(name)}.{did_you_mean(str(name), known)}")
+                guess = did_you_mean(name, known) if isinstance(name, str) else ""
+                raise InvalidArgument(f"unknown setting {excerpt(name)}.{guess}")
         return cls(**settings)
 
     def differences(self, other: TrainConfig, ignored: Container[str] = CHANGEABLE) -> list[str]:
