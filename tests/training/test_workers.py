@@ -180,7 +180,7 @@ def test_workers_of_one_command_fail_together(tmp_path):
     command = [*TRAIN, "--workers", "2", "--run-dir", "run", "--batch-size", "33"]
     code, out, last = Worker(command, {}, tmp_path).result()
     assert (code, out) == (2, "")
-    assert "32 or 34" in last
+    assert "32 and 34" in last
     assert list(tmp_path.iterdir()) == []
 
 
