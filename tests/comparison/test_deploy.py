@@ -61,7 +61,7 @@ def test_a_pod_takes_the_part_of_its_index(environment):
         check=True,
     )
 
-    assert done.stdout == f"compare --task {last + 1}/{last + 1} --seeds 10\n"
+    assert done.stdout == f"compare --task {last + 1}/{last + 1} --seeds 10 --jobs 2\n"
 
 
 @pytest.mark.parametrize("version", ["1.27", "1.34"])
