@@ -106,7 +106,7 @@ def command(
     if dry_run:
         _show_plan(plan, folder, jobs, task, data_dir, as_json)
         return
-    with _progress(len(library.runs_left(plan, folder, task))) as listener:
+    with _progress() as listener:
         comparison = library.compare(plan, folder, data_dir=data_dir, jobs=jobs, task=task, listener=listener)
     if comparison is None:
         options.notice("The runs of this task are finished. The last task writes the report.")
@@ -133,14 +133,14 @@ def _plan(
 
 
 @contextlib.contextmanager
-def _progress(count: int) -> Iterator[Callable[[Progress], None]]:
-    """Yield what shows the progress of `count` runs on stderr: a line per run, and live bars in a terminal."""
+def _progress() -> Iterator[Callable[[Progress], None]]:
+    """Yield what shows the progress of runs on stderr: a line per run, and live bars in a terminal."""
     numbers = itertools.count(1)
 
     def line(progress: Progress) -> None:
         if progress.is_finished:
             left = f", {in_words(progress.seconds_left)} left" if progress.seconds_left else ""
-            options.notice(f"{next(numbers)}/{count}: {progress.run.name}{left}")
+            options.notice(f"{next(numbers)}/{progress.runs}: {progress.run.name}{left}")
 
     if is_silent() or not console().is_interactive:
         yield line
@@ -183,8 +183,7 @@ def _show_plan(
 
     from .tables import show_table
 
-    index, count = task
-    runs = plan.runs(folder / RUNS)[index - 1 :: count]
+    runs = plan.runs(folder / RUNS, task)
     finished = {run.run_dir: run.is_finished() for run in runs}
     seconds = expected_seconds(plan, folder, data_dir=data_dir, jobs=jobs, task=task)
     if as_json:

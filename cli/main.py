@@ -74,7 +74,7 @@ class _Commands(click.Group):
         if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors == "strict":
             sys.stdout.reconfigure(errors="surrogateescape")  # file names are printed as the bytes they are
         runtime.settle_keras()
-        with _endings_shown(ctx), notices_on_stderr():
+        with _endings_shown(), notices_on_stderr():
             return super().invoke(ctx)
 
 
@@ -88,14 +88,14 @@ def main() -> None:
 
 
 @contextlib.contextmanager
-def _endings_shown(ctx: click.Context | None = None) -> Iterator[None]:
+def _endings_shown() -> Iterator[None]:
     """Show an error or an interruption of the body in one line, with the exit code that belongs to it."""
     try:
         yield
     except InvalidArgument as error:
-        raise click.UsageError(_explained(error, ctx)) from error
+        raise click.UsageError(_explained(error)) from error
     except LenetKerasError as error:
-        raise click.ClickException(_explained(error, ctx)) from error
+        raise click.ClickException(_explained(error)) from error
     except OSError as error:
         reason = error.strerror or str(error)
         message = f"{error.filename}: {reason}" if error.filename else reason
@@ -106,14 +106,15 @@ def _endings_shown(ctx: click.Context | None = None) -> Iterator[None]:
         sys.exit(interruption.exit_code)
 
 
-def _explained(error: LenetKerasError, ctx: click.Context | None) -> str:
-    message, advice = printable(str(error)), _advice_on(error, ctx)
+def _explained(error: LenetKerasError) -> str:
+    message, advice = printable(str(error)), _advice_on(error)
     return message + (("\n" if "\n" in message else " ") + advice if advice else "")
 
 
-def _advice_on(error: errors.LenetKerasError, ctx: click.Context | None) -> str:
+def _advice_on(error: errors.LenetKerasError) -> str:
     if isinstance(error, errors.DatasetNotFound):
         return _on_dataset_not_found(error)
+    ctx = click.get_current_context(silent=True)
     advice = _ADVICE_OF_COMPARE if ctx and ctx.invoked_subcommand == "compare" else _ADVICE
     return next((advice[kind] for kind in type(error).__mro__ if kind in advice), "")
 

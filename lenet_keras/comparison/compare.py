@@ -61,6 +61,7 @@ class Progress:
         is_finished: whether it is measured and saved as well.
         epochs_left: of all runs that this process trains.
         seconds_left: for them; None until it can be told.
+        runs: how many this process trains.
     """
 
     run: PlannedRun
@@ -68,6 +69,7 @@ class Progress:
     is_finished: bool
     epochs_left: float
     seconds_left: float | None
+    runs: int
 
 
 def compare(
@@ -89,7 +91,7 @@ def compare(
         out: the folder of the comparison; its runs are in `<out>/runs/<variant>/<seed>`.
         data_dir: the folder that holds the dataset, as in `lenet_keras.data.load.load`.
         jobs: how many trainings at a time; None: one for each GPU, or for each core.
-        task: (i, n): train every n-th run, from the i-th, counted from 1. Processes on several machines that share
+        task: (i, n): train the runs of this task only, as in `Plan.runs`. Processes on several machines that share
             `out` divide the runs so.
         listener: called several times a second, by several threads, one at a time.
 
@@ -103,29 +105,21 @@ def compare(
     """
     out = local_path(out)
     runs = plan.runs(out / RUNS)
-    own = runs_left(plan, out, task)
-    if finished := sum(run.is_finished() for run in runs):
-        logger.info("%d of %d runs are finished already", finished, len(runs))
+    finished, own = _finished_and_left(plan, out, task)
+    if finished:
+        logger.info("%d of %d runs are finished already", len(finished), len(runs))
     if own:
         places = places_for(jobs)[: len(own)]
         pace = Pace(own, len(places))
 
         def tell(run: PlannedRun, epochs: float, is_finished: bool) -> None:
             pace.update(run, epochs)
-            listener(Progress(run, epochs, is_finished, pace.epochs_left, pace.seconds_left))
+            listener(Progress(run, epochs, is_finished, pace.epochs_left, pace.seconds_left, len(own)))
 
         train_side_by_side(own, places, tell, data_dir)
     if task != (1, 1) and not all(run.is_finished() for run in runs):
         return None
     return write_comparison([read_result(run.run_dir, run.variant) for run in runs], out, data_dir=data_dir)
-
-
-def runs_left(plan: Plan, out: AnyPath, task: tuple[int, int] = (1, 1)) -> list[PlannedRun]:
-    """Return the runs that `compare` would train; arguments and errors are those of `compare`."""
-    runs = plan.runs(local_path(out) / RUNS)
-    finished = {run.run_dir for run in runs if run.is_finished()}  # all are looked at: any of them may be refused
-    index, count = task
-    return [run for run in runs[index - 1 :: count] if run.run_dir not in finished]
 
 
 def expected_seconds(
@@ -140,11 +134,12 @@ def expected_seconds(
 
     Arguments and errors are those of `compare`.
     """
-    runs = runs_left(plan, out, task)
+    out = local_path(out)
+    runs = _finished_and_left(plan, out, task)[1]
     if not runs:
         return 0.0
     places = places_for(jobs)[: len(runs)]
-    pace = known_pace(plan.runs(local_path(out) / RUNS))
+    pace = known_pace(plan.runs(out / RUNS))
     unknown = [run for run in runs if run.variant not in pace]
     if unknown:
         logger.info("measuring the time of an epoch of each variant")
@@ -199,6 +194,12 @@ def write_comparison(results: Sequence[Result], out: AnyPath, *, data_dir: AnyPa
         write_atomically(out / f"{name}.svg", curves[name].encode())
     write_atomically(out / "report.html", html_report(results, variants, images, curves).encode())
     return comparison
+
+
+def _finished_and_left(plan: Plan, out: Path, task: tuple[int, int]) -> tuple[set[PlannedRun], list[PlannedRun]]:
+    # The finished runs of the plan, each of which may be refused, and those of the task that are to be trained.
+    finished = {run for run in plan.runs(out / RUNS) if run.is_finished()}
+    return finished, [run for run in plan.runs(out / RUNS, task) if run not in finished]
 
 
 def _as_json(value: Any) -> Any:

@@ -31,7 +31,7 @@ from lenet_keras.runtime import cores, load_tensorflow, settle_keras
 
 # A child writes its state within a second of SIGTERM, except while it compiles, imports or fetches data.
 _GRACE = 15.0  # seconds
-_DRIVER = Path("/proc/driver/nvidia/gpus")  # of NVIDIA; there is no GPU without it
+_DRIVER = Path("/proc/driver/nvidia/gpus")  # NVIDIA's, on Linux
 _RUNS_OF_A_CHILD = 20  # TensorFlow keeps 10 MB of each: the graphs of loops are never freed
 
 Listener = Callable[[PlannedRun, float, bool], None]
@@ -184,12 +184,12 @@ class _Children:
 
 def _gpus() -> list[str]:
     # Those that TensorFlow can use: a driver alone is not enough. To ask it here would take a part of their memory.
-    if not _DRIVER.is_dir():
+    given = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if not given and not _DRIVER.is_dir():
         return []
     program = "import tensorflow as tf; print(len(tf.config.list_physical_devices('GPU')))"
     asked = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     count = int(asked.stdout)
-    given = os.environ.get("CUDA_VISIBLE_DEVICES")
     return given.split(",")[:count] if given else [str(index) for index in range(count)]
 
 

@@ -91,14 +91,17 @@ class Plan:
         if len(datasets) > 1:
             raise InvalidArgument(f"all variants need the same dataset. Received: {', '.join(sorted(datasets))}")
 
-    def runs(self, folder: Path) -> list[PlannedRun]:
+    def runs(self, folder: Path, task: tuple[int, int] = (1, 1)) -> list[PlannedRun]:
         """List the runs, in `<folder>/<variant>/<seed>`; those of a seed follow each other.
+
+        Of a task (i, n), it is every n-th run, from the i-th, counted from 1.
 
         >>> plan = Plan({"none": TrainConfig(), "dropout": TrainConfig(reg="dropout")}, seeds=(0, 1))
         >>> [run.name for run in plan.runs(Path("runs"))]
         ['none, seed 0', 'dropout, seed 0', 'none, seed 1', 'dropout, seed 1']
         """
-        return [
+        index, count = task
+        runs = [
             PlannedRun(
                 name,
                 dataclasses.replace(config, seed=seed, strategy="one_device", devices=None),
@@ -107,6 +110,7 @@ class Plan:
             for seed in self.seeds
             for name, config in self.variants.items()
         ]
+        return runs[index - 1 :: count]
 
 
 def plan_of(regs: Sequence[str], seeds: Sequence[int], settings: Mapping[str, Any]) -> Plan:

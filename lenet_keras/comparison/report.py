@@ -122,8 +122,8 @@ def _convergence(variants: Sequence[Variant]) -> tuple[list[str], list[list[str]
         head += [f"patience {patience}: epochs", "change of test accuracy"]
     rows = []
     for variant in variants:
-        none = "not yet" if variant.settings["record_test"] else ""
-        row = [variant.name, f"{variant.epochs:g}", none if variant.converged is None else str(variant.converged)]
+        converged = variant.converged or ("not yet" if variant.settings["record_test"] else "")
+        row = [variant.name, f"{variant.epochs:g}", str(converged)]
         for one in variant.early_stopping:
             row += [f"{one.epochs:.1f}", interval(one.test_accuracy)]
         rows.append(row + [""] * (len(head) - len(row)))

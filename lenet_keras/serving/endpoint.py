@@ -212,7 +212,7 @@ class RestTransport:
         """Take the endpoint, and the seconds to wait for each answer; nothing is sent yet."""
         self._endpoint = endpoint
         self._timeout = timeout
-        self._opener = urllib.request.build_opener(urllib.request.ProxyHandler({}), _NoRedirect())
+        self._opener = urllib.request.build_opener(urllib.request.ProxyHandler({}), _AnyStatus())
 
     def states(self) -> list[VersionState]:
         """See `Transport`."""
@@ -261,19 +261,8 @@ class RestTransport:
         headers = {"Content-Type": "application/json", **self._endpoint.authorization}
         request = urllib.request.Request(url, data, headers)
         try:
-            try:
-                with self._opener.open(request, timeout=self._timeout) as reply:
-                    content = reply.read()
-            except urllib.error.HTTPError as error:
-                with error:
-                    reason = _server_message(error.read()) or f"{error.code} {error.reason}"
-                if error.code in (401, 407):
-                    given = "does not accept that user and password" if self._endpoint.credentials else _NO_CREDENTIALS
-                    raise LenetKerasError(
-                        f"{url}: the server, or a proxy in front of it, {given} ({reason})"
-                    ) from error
-                kind = ServerUnavailable if error.code in (404, 503) else LenetKerasError
-                raise kind(f"{url}: {reason}") from error
+            with self._opener.open(request, timeout=self._timeout) as reply:
+                status, content = reply.status, reply.read()
         except urllib.error.URLError as error:
             cause = error.reason.strerror if isinstance(error.reason, OSError) else None
             raise ServerUnavailable(f"{url}: {cause or error.reason}") from error
@@ -283,17 +272,25 @@ class RestTransport:
             raise ServerUnavailable(f"{url}: the reply is not HTTP; is this TensorFlow Serving's REST port?") from error
         except OSError as error:
             raise ServerUnavailable(f"{url}: {first_line(error)}") from error
+        if not 200 <= status < 300:
+            reason = _server_message(content) or f"{status} {reply.reason}"
+            if status in (401, 407):
+                given = "does not accept that user and password" if self._endpoint.credentials else _NO_CREDENTIALS
+                raise LenetKerasError(f"{url}: the server, or a proxy in front of it, {given} ({reason})")
+            raise (ServerUnavailable if status in (404, 503) else LenetKerasError)(f"{url}: {reason}")
         try:
             return json.loads(content)
         except ValueError as error:
             raise LenetKerasError(f"{url}: the reply is not JSON; is this TensorFlow Serving's REST port?") from error
 
 
-class _NoRedirect(urllib.request.HTTPRedirectHandler):
-    """Takes a redirect for an error: it would carry the password to another host, and make a POST a GET."""
+class _AnyStatus(urllib.request.HTTPErrorProcessor):
+    """Returns any reply as it is. A redirect, if followed, would carry the password to another host."""
 
-    def redirect_request(self, *_: Any) -> None:
-        return None
+    def http_response(self, request: urllib.request.Request, response: Any) -> Any:  # noqa: ARG002
+        return response
+
+    https_response = http_response
 
 
 def _server_message(content: bytes) -> str | None:

@@ -112,7 +112,8 @@ class TrainingLoop:
         chosen = tf.slice(chosen, [first], [share])
         images, labels = tf.gather(images, chosen), tf.gather(labels, chosen)
         gradients, sums = self._compute(images, labels)
-        if isinstance(self.model.optimizer, keras.optimizers.LossScaleOptimizer):
+        is_scaled = isinstance(self.model.optimizer, keras.optimizers.LossScaleOptimizer)
+        if is_scaled and self._strategy.num_replicas_in_sync > 1:
             gradients = self._overflowing_together(gradients)
         self.model.optimizer.apply(gradients, self.model.trainable_variables)
         return sums

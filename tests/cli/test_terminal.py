@@ -71,15 +71,15 @@ def test_the_bars_of_training_fit_and_lines_stay_above_them(stderr_is, columns, 
 @pytest.mark.parametrize("columns", [40, 80, 120])
 def test_the_bars_of_a_comparison_fit_and_a_line_per_run_stays(stderr_is, tmp_path, columns):
     run = PlannedRun("dropout+weight_decay", TrainConfig(reg="dropout+weight_decay", epochs=20), tmp_path)
-    with stderr_is(columns) as terminal, compare._progress(2) as listener:
-        listener(Progress(run, 12.5, False, 27.5, 90.0))
+    with stderr_is(columns) as terminal, compare._progress() as listener:
+        listener(Progress(run, 12.5, False, 27.5, 90.0, 2))
         log.info("in the middle")
         terminal.wait_for(
             "in the middle",
             r"all runs +[━╸╺]* +2 min left",  # without a bar in the narrowest
             rf"{re.escape(run.name)} +[━╸╺]* +12/20",
         )
-        listener(Progress(run, 20, True, 20, 60.0))
+        listener(Progress(run, 20, True, 20, 60.0, 2))
     end = terminal.close()
 
     assert "".join(end) == f"in the middle1/2: {run.name}, 1 min left"

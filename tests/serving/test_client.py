@@ -1,6 +1,7 @@
 """The client, over both protocols, against the embedded server and against servers of other kinds."""
 
 import base64
+import contextlib
 import dataclasses
 import http.client
 import http.server
@@ -25,6 +26,24 @@ def urls(server):
         "http": f"http://{server.host}:{server.rest_port}/v1/models/digits",
         "grpc": f"grpc://{server.host}:{server.grpc_port}/digits",
     }
+
+
+@contextlib.contextmanager
+def listening(handler, kind=http.server.ThreadingHTTPServer):
+    """Run a server of another kind; yield its port."""
+    with kind(("127.0.0.1", 0), handler) as server:
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        try:
+            yield server.server_address[1]
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+class Quiet(http.server.BaseHTTPRequestHandler):
+    def log_message(self, *_):
+        pass
 
 
 @pytest.fixture(params=["http", "grpc"])
@@ -140,14 +159,10 @@ def test_a_server_of_another_kind_is_one_line(answer):
             self.request.recv(10_000)
             self.request.sendall(answer)
 
-    with socketserver.ThreadingTCPServer(("127.0.0.1", 0), Nonsense) as server:
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-        thread.start()
-        url = f"http://127.0.0.1:{server.server_address[1]}/v1/models/m"
+    with listening(Nonsense, socketserver.ThreadingTCPServer) as port:
+        url = f"http://127.0.0.1:{port}/v1/models/m"
         with ServingClient(url, timeout=5) as client, pytest.raises(LenetKerasError) as refused:
             client.wait_until_available(0)
-        server.shutdown()
-        thread.join()
     assert len(str(refused.value).splitlines()) == 1
 
 
@@ -166,7 +181,7 @@ ROW = {"class_name": "bag", "class_id": 1, "probabilities": [0.25, 0.75]}
     ],
 )
 def test_answers_of_another_kind_of_model_are_one_line(predictions):
-    class Server(http.server.BaseHTTPRequestHandler):
+    class Server(Quiet):
         def do_GET(self, reply=None):
             reply = reply or {"model_version_status": [{"version": "1", "state": "AVAILABLE"}]}
             self.send_response(200)
@@ -177,17 +192,12 @@ def test_answers_of_another_kind_of_model_are_one_line(predictions):
             self.rfile.read(int(self.headers["Content-Length"]))
             self.do_GET({"predictions": predictions})
 
-        def log_message(self, *_):
-            pass
-
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Server) as server:
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-        thread.start()
-        url = f"http://127.0.0.1:{server.server_port}/v1/models/m"
-        with ServingClient(url) as client, pytest.raises(LenetKerasError) as refused:
-            client.classify([b"one", b"two"])
-        server.shutdown()
-        thread.join()
+    with (
+        listening(Server) as port,
+        ServingClient(f"http://127.0.0.1:{port}/v1/models/m") as client,
+        pytest.raises(LenetKerasError) as refused,
+    ):
+        client.classify([b"one", b"two"])
     assert len(str(refused.value).splitlines()) == 1
 
 
@@ -231,7 +241,7 @@ def test_a_url_of_no_model_is_refused(url):
 def proxy(server):
     """The port of a proxy before the server's REST, below /vision, which asks for a user and a password."""
 
-    class Proxy(http.server.BaseHTTPRequestHandler):
+    class Proxy(Quiet):
         def do_GET(self):
             body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
             expected = "Basic " + base64.b64encode("mé:a/b".encode()).decode()
@@ -251,15 +261,8 @@ def proxy(server):
 
         do_POST = do_GET
 
-        def log_message(self, *_):
-            pass
-
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Proxy) as listening:
-        thread = threading.Thread(target=listening.serve_forever, kwargs={"poll_interval": 0.01})
-        thread.start()
-        yield listening.server_port
-        listening.shutdown()
-        thread.join()
+    with listening(Proxy) as port:
+        yield port
 
 
 def test_a_proxy_gets_the_user_the_password_and_the_path_before_the_servers(proxy, files):
@@ -275,23 +278,16 @@ def test_a_password_is_not_shown_where_it_should_have_been_percent_encoded():
 
 
 def test_a_redirect_is_not_followed_with_the_password(proxy):
-    class Redirect(http.server.BaseHTTPRequestHandler):
+    class Redirect(Quiet):
         def do_GET(self):
             self.send_response(302)
             self.send_header("Location", f"http://127.0.0.1:{proxy}/vision/v1/models/digits")
             self.end_headers()
 
-        def log_message(self, *_):
-            pass
-
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Redirect) as listening:
-        thread = threading.Thread(target=listening.serve_forever, kwargs={"poll_interval": 0.01})
-        thread.start()
-        url = f"http://m%C3%A9:a%2Fb@127.0.0.1:{listening.server_port}/v1/models/m"
+    with listening(Redirect) as port:
+        url = f"http://m%C3%A9:a%2Fb@127.0.0.1:{port}/v1/models/m"
         with ServingClient(url) as client, pytest.raises(LenetKerasError, match="302 Found"):
             client.wait_until_available(0)
-        listening.shutdown()
-        thread.join()
 
 
 @pytest.mark.parametrize(

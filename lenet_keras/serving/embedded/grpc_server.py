@@ -6,7 +6,6 @@ There are also gRPC's own services for health checks, as in the real one, and fo
 from __future__ import annotations
 
 import asyncio
-import threading
 import time
 from collections.abc import Awaitable, Callable
 from concurrent.futures import Future
@@ -24,7 +23,7 @@ from tornado import netutil
 
 from lenet_keras.files import naming
 from lenet_keras.serving.embedded.budget import Holding
-from lenet_keras.serving.embedded.service import Service, too_many_rows
+from lenet_keras.serving.embedded.service import Service, event_loop_thread, too_many_rows
 from lenet_keras.serving.embedded.signatures import BadRequest, ServingError, read_tensor, tensor_sizes, write_tensor
 from lenet_keras.serving.endpoint import ModelSpec
 
@@ -58,10 +57,10 @@ class GrpcServer:
         self._service = service
         self._address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
         self._grace = 0.0
-        bound: Future[int] = Future()
-        self._thread = threading.Thread(target=self._serve, args=(bound,), name="grpc")
+        self._bound: Future[int] = Future()
+        self._thread = event_loop_thread("grpc", self._run, self._bound)
         self._thread.start()
-        self.port = bound.result()
+        self.port = self._bound.result()
 
     def start(self) -> None:
         """Start answering."""
@@ -76,19 +75,11 @@ class GrpcServer:
         """Wait until the server has stopped."""
         self._thread.join()
 
-    def _serve(self, bound: Future[int]) -> None:
-        try:
-            asyncio.run(self._run(bound))
-        except BaseException as error:
-            if bound.done():
-                raise
-            bound.set_exception(error)  # or the constructor would wait for ever
-
-    async def _run(self, bound: Future[int]) -> None:
+    async def _run(self) -> None:
         self._loop, self._may_start, self._stop = asyncio.get_running_loop(), asyncio.Event(), asyncio.Event()
         server = await self._server()
         try:
-            bound.set_result(server.add_insecure_port(self._address))
+            self._bound.set_result(server.add_insecure_port(self._address))
         except RuntimeError as error:
             raise OSError(f"cannot listen on {self._address} for gRPC") from error
         stopping = asyncio.create_task(self._stop.wait())

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import re
-import threading
 import time
 import zlib
 from concurrent.futures import Future
@@ -18,7 +17,7 @@ from lenet_keras.files import naming
 from lenet_keras.serving.embedded import metrics, rest_json
 from lenet_keras.serving.embedded.budget import Holding
 from lenet_keras.serving.embedded.http_connections import Connections, Peer
-from lenet_keras.serving.embedded.service import Service
+from lenet_keras.serving.embedded.service import Service, event_loop_thread
 from lenet_keras.serving.embedded.signatures import BadRequest, ServingError
 from lenet_keras.serving.endpoint import MODEL, ROOT, ModelSpec
 
@@ -32,7 +31,6 @@ _CORS = {
     "Access-Control-Allow-Headers": "Content-Type",
 }
 _GZIP = 16 + zlib.MAX_WBITS
-_AFTER_GZIP = "The request's body goes on after the end of its gzip"
 
 
 class RestServer:
@@ -69,7 +67,7 @@ class RestServer:
         self._stop: asyncio.Event
         self._grace = 0.0
         self._started: Future[None] = Future()
-        self._thread = threading.Thread(target=self._serve, name="rest")
+        self._thread = event_loop_thread("rest", self._run, self._started)
 
     def start(self) -> None:
         """Start answering.
@@ -93,14 +91,6 @@ class RestServer:
         """Wait until the server has stopped."""
         if self._thread.ident is not None:
             self._thread.join()
-
-    def _serve(self) -> None:
-        try:
-            asyncio.run(self._run())
-        except BaseException as error:
-            if self._started.done():
-                raise
-            self._started.set_exception(error)
 
     async def _run(self) -> None:
         self._loop, self._stop = asyncio.get_running_loop(), asyncio.Event()
@@ -164,11 +154,9 @@ class _Handler(web.RequestHandler):
             return
         try:
             if self._unpacking is not None:
-                if self._unpacking.eof:
-                    raise BadRequest(_AFTER_GZIP)
                 chunk = self._unpacking.decompress(chunk, self._max_bytes - len(self._body) + 1)
                 if self._unpacking.unused_data:
-                    raise BadRequest(_AFTER_GZIP)
+                    raise BadRequest("The request's body goes on after the end of its gzip")
             if len(self._body) + len(chunk) > self._max_bytes:
                 raise _too_long(self._max_bytes)
             self._holding.add(len(chunk))

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
+import threading
+from collections.abc import Callable, Coroutine
 from concurrent.futures import Future
 from dataclasses import dataclass, field
+from typing import Any
 
 import tensorflow as tf
 
@@ -14,6 +18,23 @@ from lenet_keras.serving.embedded.metrics import Metrics
 from lenet_keras.serving.embedded.signatures import Arrays, BadRequest, Signature
 from lenet_keras.serving.embedded.store import ModelStore
 from lenet_keras.serving.image_size import count_pixels
+
+
+def event_loop_thread(name: str, run: Callable[[], Coroutine[Any, Any, None]], ready: Future[Any]) -> threading.Thread:
+    """Return a thread, not started yet, that runs `run` in an event loop.
+
+    Whoever waits for `ready`, which `run` sets, hears what was raised before; without that they would wait for ever.
+    """
+
+    def work() -> None:
+        try:
+            asyncio.run(run())
+        except BaseException as error:
+            if ready.done():
+                raise
+            ready.set_exception(error)
+
+    return threading.Thread(target=work, name=name)
 
 
 @dataclass(frozen=True)

@@ -158,11 +158,11 @@ class ModelStore:
         """
         found: dict[str, dict[int, Path]] = {}
         wanted: dict[str, dict[str, int]] = {}
-        unreadable: dict[Path, str] = {}
+        unreadable: dict[Path, OSError] = {}
         try:
             folders = [folder for folder in self._export_dir.iterdir() if not folder.name.startswith(".")]
         except OSError as error:
-            self._report({self._export_dir: error.strerror or first_line(error)})
+            self._report({self._export_dir: error})
             return
         for folder in folders:
             try:
@@ -170,7 +170,7 @@ class ModelStore:
             except (FileNotFoundError, NotADirectoryError):  # removed since, or not a model
                 continue
             except OSError as error:
-                unreadable[folder] = error.strerror or first_line(error)
+                unreadable[folder] = error
                 wanted[folder.name] = self._wanted_labels.get(folder.name, {})
                 found[folder.name] = self._found.get(folder.name, {})
                 continue
@@ -179,11 +179,12 @@ class ModelStore:
         self._wanted_labels, self._found = wanted, found
         self._report(unreadable)
 
-    def _report(self, unreadable: dict[Path, str]) -> None:
-        for folder, reason in unreadable.items():
+    def _report(self, unreadable: Mapping[Path, OSError]) -> None:
+        reasons = {folder: error.strerror or first_line(error) for folder, error in unreadable.items()}
+        for folder, reason in reasons.items():
             if self._unreadable.get(folder) != reason:
                 logger.warning("%s cannot be read: %s; what is served stays", folder, reason)
-        self._unreadable = unreadable
+        self._unreadable = reasons
 
     def _move_labels(self) -> None:
         with self._lock:
