@@ -36,7 +36,7 @@ def loop_speed(config: TrainConfig, images: int) -> float | None:
         train = load(config.dataset).train
         model = training_model(config, placement)
         split = Split(train.images[:images], train.labels[:images])
-        loop = TrainingLoop(model, split, config.batch_size, placement.strategy)
+        loop = TrainingLoop(model, split, config.batch_size, placement.strategy, cores=placement.cores)
         for epoch in (0, 1):
             order, progress = loop.order(0, epoch), EpochProgress()
             while progress.step < loop.steps:

@@ -34,6 +34,7 @@ import numpy as np
 from lenet_keras import runtime
 from lenet_keras.data.load import load
 from lenet_keras.inference.images import encode_png
+from lenet_keras.serving.client import ServingClient
 from lenet_keras.serving.config import version_folders
 from lenet_keras.serving.endpoint import ENCODED, IMAGE_BYTES, ModelSpec
 
@@ -177,6 +178,8 @@ def main() -> None:
         started("-m", "lenet_keras", "serve", str(options.model.parent), *serve, addresses=2) as (rest, grpc),
         started(PEERS, "fastapi", addresses=1) as (fastapi,),
     ):
+        with ServingClient(f"http://{rest}{ModelSpec(model).path}") as client:
+            client.wait_until_available(60)
         for batch, clients in itertools.product(BATCHES, CLIENTS):
             images = load("fashion_mnist_sample").test.images[:batch]
             servers = {"embedded": senders(rest, grpc, model, images), "FastAPI": fastapi_senders(fastapi, images)}

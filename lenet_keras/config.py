@@ -35,7 +35,7 @@ from lenet_keras.models import (
     reg_name,
 )
 
-Strategy = Literal["auto", "one_device", "mirrored", "multi_worker", "tpu"]
+Strategy = Literal["auto", "one_device", "cores", "mirrored", "multi_worker", "tpu"]
 Precision = Literal["float32", "mixed_bfloat16", "mixed_float16"]
 STRATEGIES: tuple[Strategy, ...] = get_args(Strategy)
 PRECISIONS: tuple[Precision, ...] = get_args(Precision)
@@ -88,7 +88,7 @@ class TrainConfig:
         early_stopping: stop when the validation loss has not decreased for this many epochs, and keep the weights of
             the best epoch. None: train all epochs and keep the last weights.
         seed: of initial weights, held-out images, order and dropout masks; 0 to 2**32 - 1.
-        strategy: a name in `STRATEGIES`, for tf.distribute; see `lenet_keras.distribution.strategy.place`.
+        strategy: a name in `STRATEGIES`; see `lenet_keras.distribution.strategy.place`.
         devices: of this process, such as "GPU:0,GPU:1" or "CPU:0,CPU:1"; None: those that `strategy` finds.
         precision: a name in `PRECISIONS`, Keras's dtype policies. Weights, logits and loss are always float32;
             "mixed_float16" scales the loss so that small gradients do not vanish.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import dataclasses
 import faulthandler
 import os
 import signal
@@ -22,8 +23,8 @@ from lenet_keras.distribution.workers import Workers
 from lenet_keras.errors import ClusterError, InvalidArgument, LenetKerasError, first_line
 from lenet_keras.runtime import cores
 
-# With fewer images per step, a CPU device costs more than it saves (docs/scaling.md).
-MIN_IMAGES_PER_CPU_DEVICE = 32
+# With fewer images per step, a core costs more than it saves (docs/scaling.md).
+MIN_IMAGES_PER_CORE = 32
 # TensorFlow takes less than a second to connect workers that have joined. If one is killed in that second, it would
 # wait for an hour without letting any Python run; this ends the process.
 _CONNECTING = 60.0  # seconds
@@ -47,6 +48,7 @@ class Placement:
         device_name: the model of these devices.
         reason: why they were chosen.
         workers: the processes that train together.
+        cores: how many processor cores share what a device computes, each with an equal part of a batch.
     """
 
     name: str
@@ -55,6 +57,7 @@ class Placement:
     device_name: str
     reason: str
     workers: Workers
+    cores: int = 1
 
     @property
     def replicas(self) -> int:
@@ -68,6 +71,8 @@ class Placement:
             where = f"{self.workers.count} workers on {where}"
         model = f" ({self.device_name})" if self.device_name != "CPU" else ""
         share = f", {batch_size // self.replicas} images of a batch each" if self.replicas > 1 else ""
+        if self.cores > 1:
+            share = f", {batch_size // self.cores} images of a batch on each of {self.cores} cores"
         return f"strategy: {self.name}, {where}{model}{share}; {self.reason}"
 
     def to_json(self) -> dict[str, Any]:
@@ -77,36 +82,35 @@ class Placement:
             "workers": self.workers.count,
             "replicas": self.replicas,
             "devices": list(self.devices),
+            "cores": self.cores,
             "device_name": self.device_name,
             "reason": self.reason,
         }
 
 
-def recorded_cpu_devices(record: dict[str, Any]) -> int | None:
-    """Return the number of CPU devices that a run was trained on in one process, from its config.json.
+def recorded_cores(record: dict[str, Any]) -> int | None:
+    """Return how many cores trained a run in one process on the CPU, from its config.json.
 
-    >>> recorded_cpu_devices({"placement": {"workers": 1, "devices": ["CPU:0", "CPU:1"]}})
+    >>> recorded_cores({"placement": {"workers": 1, "devices": ["CPU:0"], "cores": 2}})
     2
 
     Returns:
         None if it was trained on anything else.
     """
     placement = record.get("placement")
-    if not isinstance(placement, dict) or placement.get("workers") != 1:
+    if not isinstance(placement, dict) or (placement.get("workers"), placement.get("devices")) != (1, ["CPU:0"]):
         return None
-    devices = placement.get("devices")
-    if not isinstance(devices, list) or not all(str(device).startswith("CPU:") for device in devices):
-        return None
-    return len(devices) or None
+    cores = placement.get("cores")
+    return cores if isinstance(cores, int) and cores > 0 else None
 
 
-def fastest_cpu_devices(batch_size: int, available: int) -> int:
-    """Return the number of CPU devices, at most `available`, that train fastest with equal shares of a batch.
+def fastest_cores(batch_size: int, available: int) -> int:
+    """Return the number of cores, at most `available`, that train fastest with equal parts of a batch.
 
-    >>> fastest_cpu_devices(batch_size=64, available=16)
+    >>> fastest_cores(batch_size=64, available=16)
     2
     """
-    counts = range(1, max(1, min(available, batch_size // MIN_IMAGES_PER_CPU_DEVICE)) + 1)
+    counts = range(1, max(1, min(available, batch_size // MIN_IMAGES_PER_CORE)) + 1)
     return max(count for count in counts if batch_size % count == 0)
 
 
@@ -127,10 +131,10 @@ def check_divisible(batch_size: int, replicas: int) -> None:
         )
 
 
-def place(config: TrainConfig, cluster: Cluster | None = None, cpu_devices: int | None = None) -> Placement:
+def place(config: TrainConfig, cluster: Cluster | None = None, before: int | None = None) -> Placement:
     """Return the placement that `config.strategy` and `config.devices` request.
 
-    In a process that is to train on several CPU devices, or in a cluster, call it before anything else in TensorFlow.
+    For several CPU devices, or in a cluster, call it before anything else in TensorFlow.
     The workers of a cluster must have joined the chief (`lenet_keras.distribution.join`). They connect when this is
     called and while they train: both belong in the context of `bypassing_proxies`.
 
@@ -140,8 +144,8 @@ def place(config: TrainConfig, cluster: Cluster | None = None, cpu_devices: int 
     Args:
         config: the settings.
         cluster: the cluster of this process; "auto" and "multi_worker" use it.
-        cpu_devices: how many "auto" takes: for bit-identical results a resumed run needs as many as before. None: the
-            fastest number.
+        before: how many cores have shared the batches of a run that is resumed. "auto" takes as many again, for
+            bit-identical results. None: the fastest number.
 
     Raises:
         InvalidArgument: the devices do not exist, or do not fit the strategy or the batch.
@@ -161,22 +165,25 @@ def place(config: TrainConfig, cluster: Cluster | None = None, cpu_devices: int 
         if chosen and len(chosen) > 1:
             raise InvalidArgument(f"strategy one_device takes one device. Received: {', '.join(chosen)}")
         return _local(config, chosen or (*gpus, "CPU:0")[:1], "as requested")
+    if config.strategy == "cores":
+        if chosen:
+            raise InvalidArgument(f"strategy cores takes no devices. Received: {', '.join(chosen)}")
+        return _cores(config, fastest_cores(config.batch_size, cores()), "as requested", before)
     if chosen:
         return _local(config, chosen, "as requested")
     if gpus:
         return _local(config, tuple(gpus), "all GPUs found")
-    return _local(config, *_cpu_devices(config, cpu_devices))
+    count, reason = fastest_cores(config.batch_size, cores()), f"no GPU found, {cores()} cores"
+    if config.strategy == "mirrored":
+        return _local(config, tuple(f"CPU:{i}" for i in range(max(2, count))), reason)
+    return _cores(config, count, reason, before)
 
 
-def _cpu_devices(config: TrainConfig, before: int | None) -> tuple[tuple[str, ...], str]:
-    count, reason = fastest_cpu_devices(config.batch_size, cores()), f"no GPU found, {cores()} cores"
+def _cores(config: TrainConfig, count: int, reason: str, before: int | None) -> Placement:
     if before and config.batch_size % before == 0:
         count, reason = before, "as before"
-    if config.strategy == "mirrored":
-        count = max(2, count)
-    elif (started := _start_cpu_devices(count)) < count:
-        count, reason = fastest_cpu_devices(config.batch_size, started), "TensorFlow is already running in this process"
-    return tuple(f"CPU:{i}" for i in range(count)), reason
+    placement = _local(config, ("CPU:0",), reason)
+    return dataclasses.replace(placement, name="cores", cores=count) if count > 1 else placement
 
 
 def _local(config: TrainConfig, devices: tuple[str, ...], reason: str) -> Placement:

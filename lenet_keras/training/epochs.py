@@ -52,7 +52,9 @@ class Epochs:
         self._unsaved: TrainingState | None = None  # what an interruption at the end of an epoch saves
         self._variables = [*model.variables, *model.optimizer.variables]
         self._workers = placement.workers
-        self._loop = TrainingLoop(model, training, config.batch_size, placement.strategy, xla=config.xla)
+        self._loop = TrainingLoop(
+            model, training, config.batch_size, placement.strategy, cores=placement.cores, xla=config.xla
+        )
         self._progress = EpochProgress()
         self._is_consistent = False  # whether variables, progress and history belong to the same step
         self._is_saved = False  # whether there is a state to go back to

@@ -1,6 +1,9 @@
-"""The forward pass of a training step, with batch normalisation computed faster than by Keras, to the same values.
+"""The forward pass of a training step: shared by processor cores, and with batch normalisation faster than Keras's.
 
-With batch normalisation, Keras spends half of a step on it (docs/speed.md): it makes many passes over the largest
+*Cores.* Layers treat images independently, apart from batch normalisation and dropout. So a batch is divided, and each
+part takes its own way through one graph, whose independent operations TensorFlow runs at the same time.
+
+*Batch normalisation.* With it, Keras spends half of a step on it (docs/speed.md): it makes many passes over the largest
 arrays, and their innermost loops are over 6 or 16 channels, too few for a processor's vector units. Here:
 
 - *Pool first.* Normalisation is an increasing function of each value where gamma >= 0, and such functions commute with
@@ -31,10 +34,11 @@ from lenet_keras.theory.normalisation import input_gradient_factors
 
 SAMPLED = 16  # one of so many images is used for the constant that is subtracted
 
-Step = Callable[[tf.Tensor], tf.Tensor]
+# What a layer makes of the parts of a batch, [N / parts, ...] each.
+Step = Callable[[Sequence[tf.Tensor]], Sequence[tf.Tensor]]
 
 
-def training_call(model: keras.Model) -> Step:
+def training_call(model: keras.Model, parts: int = 1) -> Callable[[tf.Tensor], tf.Tensor]:
     """Return a function that computes what `model(images, training=True)` does, faster where it can.
 
     Outputs, gradients and moving statistics agree with the model's to round-off, with one exception: where a gamma
@@ -48,12 +52,18 @@ def training_call(model: keras.Model) -> Step:
     >>> model = build_lenet5(reg="batch_norm", batch_norm_layers="conv")
     >>> training_call(model)(tf.zeros((2, 28, 28, 1))).shape
     TensorShape([2, 10])
+
+    Args:
+        model: maps images to logits.
+        parts: into how many equal parts a batch is divided, one for each processor core. They divide its size.
     """
     layers = _chain(model)
-    if not any(_is_replaced(layer) for layer in layers):
+    if not any(_is_replaced(layer) for layer in layers) and (parts == 1 or not layers):
         return functools.partial(model, training=True)
     steps = _steps(layers)
-    return lambda images: functools.reduce(lambda values, step: step(values), steps, images)
+    return lambda images: tf.concat(
+        functools.reduce(lambda values, step: step(values), steps, tf.split(images, parts)), axis=0
+    )
 
 
 def _chain(model: keras.Model) -> Sequence[keras.Layer]:
@@ -77,8 +87,18 @@ def _steps(layers: Sequence[keras.Layer]) -> list[Step]:
         case [norm, *others] if _is_replaced(norm):
             return [functools.partial(_normalised, norm, tf.identity, 1), *_steps(others)]
         case [layer, *others]:
-            return [functools.partial(layer, training=True), *_steps(others)]
+            concerns_batch = isinstance(layer, (keras.layers.BatchNormalization, keras.layers.Dropout))
+            return [functools.partial(_whole if concerns_batch else _divided, layer), *_steps(others)]
     return []
+
+
+def _divided(layer: keras.Layer, values: Sequence[tf.Tensor]) -> Sequence[tf.Tensor]:
+    return [layer(part, training=True) for part in values]
+
+
+def _whole(layer: keras.Layer, values: Sequence[tf.Tensor]) -> Sequence[tf.Tensor]:
+    outputs: Sequence[tf.Tensor] = tf.split(layer(tf.concat(values, axis=0), training=True), len(values))
+    return outputs
 
 
 def _is_replaced(layer: keras.Layer) -> bool:
@@ -104,51 +124,71 @@ def _commute(conv: keras.Layer, norm: keras.Layer, pool: keras.Layer) -> bool:
     )
 
 
-def _pooled_first(conv: keras.Layer, norm: keras.Layer, pool: keras.Layer, inputs: tf.Tensor) -> tf.Tensor:
+def _pooled_first(
+    conv: keras.Layer, norm: keras.Layer, pool: keras.Layer, inputs: Sequence[tf.Tensor]
+) -> Sequence[tf.Tensor]:
     sign = 1 - 2 * tf.cast(norm.gamma < 0, norm.compute_dtype)
+    kernel = conv.kernel * sign
     with tf.name_scope(conv.name):
-        values = conv.convolution_op(inputs, conv.kernel * sign)
+        values = [conv.convolution_op(part, kernel) for part in inputs]
     return _normalised(norm, pool, sign, values)
 
 
-def _normalised(layer: keras.Layer, pool: Step, sign: Any, values: tf.Tensor) -> tf.Tensor:
+def _normalised(
+    layer: keras.Layer, pool: Callable[[tf.Tensor], tf.Tensor], sign: Any, values: Sequence[tf.Tensor]
+) -> Sequence[tf.Tensor]:
     # What the batch normalisation `layer`, followed by `pool`, makes of `sign * values`; sign * gamma >= 0.
     with tf.name_scope(layer.name):
-        values = tf.cast(values, layer.compute_dtype)
-        sample = tf.stop_gradient(values[: 1 + tf.shape(values)[0] // SAMPLED])
+        values = [tf.cast(part, layer.compute_dtype) for part in values]
+        images = len(values) * tf.shape(values[0])[0]
+        sample = [tf.stop_gradient(values[0][: 1 + images // SAMPLED])]
         subtracted = _sums(sample) / _count(sample)
-        values = _by_channel(tf.subtract, values, subtracted)
-        mean, variance, over_replicas = _statistics(layer, tf.stop_gradient(values), subtracted)
+        values = [_by_channel(tf.subtract, part, subtracted) for part in values]
+        mean, variance, over_replicas = _statistics(layer, [tf.stop_gradient(part) for part in values], subtracted)
         _average(layer.moving_mean, sign * (subtracted + mean), layer.momentum)
         _average(layer.moving_variance, variance, layer.momentum)
-        pooled, count = pool(values), _count(values)
+        pooled, count = [pool(part) for part in values], _count(values)
         inverse_deviation = tf.math.rsqrt(variance + layer.epsilon)
 
         @tf.custom_gradient  # type: ignore[untyped-decorator]
-        def normalise(values: tf.Tensor, pooled: tf.Tensor, gamma: tf.Tensor, beta: tf.Tensor) -> tuple[tf.Tensor, Any]:
+        def normalise(gamma: tf.Tensor, beta: tf.Tensor, *values_and_pooled: tf.Tensor) -> tuple[list[tf.Tensor], Any]:
+            values, pooled = (
+                values_and_pooled[: len(values_and_pooled) // 2],
+                values_and_pooled[len(values_and_pooled) // 2 :],
+            )
             scale = gamma * inverse_deviation
-            outputs = _by_channel(tf.add, _by_channel(tf.multiply, pooled, scale), beta - scale * mean)
+            outputs = [
+                _by_channel(tf.add, _by_channel(tf.multiply, part, scale), beta - scale * mean) for part in pooled
+            ]
 
-            def gradients(upstream: tf.Tensor) -> tuple[tf.Tensor, ...]:
+            def gradients(*upstream: tf.Tensor) -> tuple[tf.Tensor, ...]:
                 with tf.name_scope(f"{layer.name}_gradient"):
                     of_beta = _sums(upstream)
-                    of_gamma = inverse_deviation * (_sums(upstream * pooled) - mean * of_beta)
+                    products = [of_part * part for of_part, part in zip(upstream, pooled, strict=True)]
+                    of_gamma = inverse_deviation * (_sums(products) - mean * of_beta)
                     means = tf.unstack(over_replicas(tf.stack([of_beta, of_gamma]) / count))
                     scale, slope, shift = input_gradient_factors(gamma, inverse_deviation, *means)
-                    of_values = _by_channel(tf.add, _by_channel(tf.multiply, values, slope), shift - slope * mean)
-                    return of_values, _by_channel(tf.multiply, upstream, scale), of_gamma, of_beta
+                    of_values = [
+                        _by_channel(tf.add, _by_channel(tf.multiply, part, slope), shift - slope * mean)
+                        for part in values
+                    ]
+                    of_pooled = [_by_channel(tf.multiply, of_part, scale) for of_part in upstream]
+                    return of_gamma, of_beta, *of_values, *of_pooled
 
             return outputs, gradients
 
-        return normalise(values, pooled, sign * layer.gamma, tf.convert_to_tensor(layer.beta))
+        outputs: Sequence[tf.Tensor] = normalise(sign * layer.gamma, tf.convert_to_tensor(layer.beta), *values, *pooled)
+        return outputs
 
 
-def _statistics(layer: keras.Layer, values: tf.Tensor, subtracted: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, Step]:
+def _statistics(
+    layer: keras.Layer, values: Sequence[tf.Tensor], subtracted: tf.Tensor
+) -> tuple[tf.Tensor, tf.Tensor, Callable[[tf.Tensor], tf.Tensor]]:
     # Mean and variance of `values` over the batch of all replicas, which have subtracted different constants; and the
     # function that averages over replicas.
     count = _count(values)
     mean = _sums(values) / count
-    variance = tf.maximum(_sums(tf.square(values)) / count - tf.square(mean), 0)
+    variance = tf.maximum(_sums([tf.square(part) for part in values]) / count - tf.square(mean), 0)
     if not layer.synchronized:
         return mean, variance, tf.identity
     replica = tf.distribute.get_replica_context()
@@ -156,7 +196,7 @@ def _statistics(layer: keras.Layer, values: tf.Tensor, subtracted: tf.Tensor) ->
     # sample variance").
     gathered = replica.all_gather(tf.stack([subtracted + mean, variance])[tf.newaxis], axis=0)
     # Between workers the shape is not known before.
-    means, variances = tf.unstack(tf.reshape(gathered, (-1, 2, values.shape[-1])), axis=1)
+    means, variances = tf.unstack(tf.reshape(gathered, (-1, 2, values[0].shape[-1])), axis=1)
     mean = tf.reduce_mean(means, axis=0)
     variance = tf.reduce_mean(variances + tf.math.squared_difference(means, mean), axis=0)
     return mean - subtracted, variance, functools.partial(replica.all_reduce, tf.distribute.ReduceOp.MEAN)
@@ -178,13 +218,13 @@ def _by_channel(operation: Callable[[Any, Any], tf.Tensor], values: tf.Tensor, f
     return tf.reshape(operation(rows, repeated), tf.shape(values))
 
 
-def _sums(values: tf.Tensor) -> tf.Tensor:
-    # The sum of each channel.
-    rows = _rows(values)
-    sums = tf.matmul(tf.ones((1, tf.shape(rows)[0]), rows.dtype), rows)
-    return tf.reduce_sum(tf.reshape(sums, (-1, values.shape[-1])), axis=0)
+def _sums(values: Sequence[tf.Tensor]) -> tf.Tensor:
+    # The sum of each channel over all parts.
+    rows = [_rows(part) for part in values]
+    sums = tf.add_n([tf.matmul(tf.ones((1, tf.shape(part)[0]), part.dtype), part) for part in rows])
+    return tf.reduce_sum(tf.reshape(sums, (-1, values[0].shape[-1])), axis=0)
 
 
-def _count(values: tf.Tensor) -> tf.Tensor:
+def _count(values: Sequence[tf.Tensor]) -> tf.Tensor:
     # How many values a channel has.
-    return tf.cast(tf.size(values) // values.shape[-1], values.dtype)
+    return tf.cast(tf.add_n([tf.size(part) for part in values]) // values[0].shape[-1], values[0].dtype)

@@ -11,6 +11,7 @@ import tensorflow as tf
 from lenet_keras.backend import keras
 from lenet_keras.checkpoint import EpochProgress
 from lenet_keras.data.arrays import Split, epoch_order
+from lenet_keras.training.adam import gradient_step
 from lenet_keras.training.fast_step import training_call
 
 # Python is entered once per this many steps: rarely enough to cost nothing, often enough for a progress bar and
@@ -31,6 +32,7 @@ class TrainingLoop:
         batch_size: int,
         strategy: tf.distribute.Strategy,
         *,
+        cores: int = 1,
         xla: bool = False,
     ) -> None:
         """Prepare to train.
@@ -40,6 +42,7 @@ class TrainingLoop:
             split: training images, at least `batch_size`.
             batch_size: images per step, across all replicas, which get equal shares.
             strategy: runs the steps.
+            cores: how many processor cores compute a replica's share side by side. They divide its size.
             xla: whether XLA compiles the computation of the gradients.
         """
         self.model = model
@@ -48,7 +51,8 @@ class TrainingLoop:
         self.steps = self.size // batch_size
         self.steps_per_call = max(1, min(STEPS_PER_CALL, IMAGES_PER_CALL // batch_size))
         self._strategy = strategy
-        self._call = training_call(model)
+        self._call = training_call(model, cores)
+        self._apply = gradient_step(model.optimizer, model.trainable_variables, strategy.num_replicas_in_sync)
         self._images = self._on_each_device(split.images)
         self._labels = self._on_each_device(split.labels)
         # Not the whole step: communication between devices cannot be compiled (keras-team/keras#19005).
@@ -115,7 +119,7 @@ class TrainingLoop:
         is_scaled = isinstance(self.model.optimizer, keras.optimizers.LossScaleOptimizer)
         if is_scaled and self._strategy.num_replicas_in_sync > 1:
             gradients = self._overflowing_together(gradients)
-        self.model.optimizer.apply(gradients, self.model.trainable_variables)
+        self._apply(gradients)
         return sums
 
     def _gradients(self, images: tf.Tensor, labels: tf.Tensor) -> tuple[list[tf.Tensor], tf.Tensor]:

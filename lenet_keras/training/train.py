@@ -18,7 +18,7 @@ from lenet_keras.data.arrays import Dataset, Split, hold_out
 from lenet_keras.data.load import load
 from lenet_keras.distribution.cluster import DEFAULT_CLUSTER_TIMEOUT, find_cluster
 from lenet_keras.distribution.join import join, lead, reject, release
-from lenet_keras.distribution.strategy import Placement, bypassing_proxies, place, recorded_cpu_devices
+from lenet_keras.distribution.strategy import Placement, bypassing_proxies, place, recorded_cores
 from lenet_keras.distribution.workers import Workers
 from lenet_keras.errors import InvalidArgument, LenetKerasError, RunDamaged, RunNotFound
 from lenet_keras.files import replacing
@@ -157,7 +157,7 @@ def train(
             return TrainResult(folder.path, plan.metrics)
 
         stack.enter_context(bypassing_proxies(cluster))
-        placement = place(config, cluster, plan.cpu_devices)
+        placement = place(config, cluster, plan.cores)
         if config.xla and placement.replicas > 1 and "batch_norm" in config.reg:
             raise InvalidArgument("XLA cannot compile batch normalisation across several devices.")
         logger.info(placement.describe(config.batch_size))
@@ -198,13 +198,13 @@ class Plan:
         action: "nothing" if the run is finished.
         state: to resume from; None: none was saved yet.
         metrics: of a finished run.
-        cpu_devices: how many CPU devices a process that trains alone used before; None: none, or other devices.
+        cores: how many processor cores shared the batches before; None: unknown.
     """
 
     action: Literal["start", "resume", "nothing"]
     state: TrainingState | None = None
     metrics: dict[str, Any] | None = None
-    cpu_devices: int | None = None
+    cores: int | None = None
 
     def to_bytes(self) -> bytes:
         """Encode the plan for the other workers."""
@@ -249,7 +249,7 @@ def _decide(
         )
     if state is None and (folder.is_finished or folder.history_csv.exists()):
         raise RunDamaged(f"{states.newest} is missing: the run cannot be continued without it.")
-    return Plan("resume", state, cpu_devices=recorded_cpu_devices(folder.read_record()))
+    return Plan("resume", state, cores=recorded_cores(folder.read_record()))
 
 
 def _open(folder: RunFolder, config: TrainConfig, plan: Plan, dataset: Dataset, placement: Placement) -> None:

@@ -1,9 +1,9 @@
-"""Names of devices, and how many share a batch."""
+"""Names of devices, and how many devices or cores share a batch."""
 
 import pytest
 
 from lenet_keras.config import parse_devices
-from lenet_keras.distribution.strategy import check_divisible, fastest_cpu_devices
+from lenet_keras.distribution.strategy import check_divisible, fastest_cores
 from lenet_keras.errors import InvalidArgument
 
 
@@ -31,8 +31,8 @@ def test_devices_that_cannot_be_combined_are_rejected(text, message):
         (96, 8, 3), (130, 4, 2), (1021, 8, 1),
     ],
 )  # fmt: skip
-def test_cpu_devices_get_equal_shares_of_32_images_or_more(batch_size, cores, expected):
-    assert fastest_cpu_devices(batch_size, cores) == expected
+def test_cores_get_equal_parts_of_32_images_or_more(batch_size, cores, expected):
+    assert fastest_cores(batch_size, cores) == expected
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ import tensorflow as tf
 from lenet_keras import TrainConfig
 from lenet_keras.distribution import strategy as module
 from lenet_keras.distribution.cluster import Cluster, free_addresses
-from lenet_keras.distribution.strategy import bypassing_proxies, place, recorded_cpu_devices
+from lenet_keras.distribution.strategy import bypassing_proxies, place, recorded_cores
 from lenet_keras.errors import InvalidArgument, LenetKerasError
 
 
@@ -28,7 +28,8 @@ def two_cores(monkeypatch):
 @pytest.mark.parametrize(
     ("settings", "name", "devices"),
     [
-        ({}, "mirrored", ["CPU:0", "CPU:1"]),
+        ({}, "cores", ["CPU:0"]),
+        ({"strategy": "cores"}, "cores", ["CPU:0"]),
         ({"batch_size": 32}, "one_device", ["CPU:0"]),
         ({"batch_size": 65}, "one_device", ["CPU:0"]),
         ({"strategy": "one_device"}, "one_device", ["CPU:0"]),
@@ -44,34 +45,40 @@ def test_settings_choose_strategy_and_devices(two_cores, settings, name, devices
     placement = place(TrainConfig(**settings))
     assert (placement.name, list(placement.devices), placement.replicas) == (name, devices, len(devices))
     assert [device.rpartition("device:")[2] for device in placement.strategy.extended.worker_devices] == devices
+    assert placement.cores == (2 if name == "cores" else 1)
     assert placement.workers.count == 1
     assert placement.reason
 
 
 def test_the_description_names_devices_shares_and_reason(two_cores):
     assert place(TrainConfig()).describe(64) == (
+        "strategy: cores, CPU:0, 32 images of a batch on each of 2 cores; no GPU found, 2 cores"
+    )
+    assert place(TrainConfig(strategy="mirrored")).describe(64) == (
         "strategy: mirrored, CPU:0, CPU:1, 32 images of a batch each; no GPU found, 2 cores"
     )
     assert place(TrainConfig(strategy="one_device")).describe(64) == "strategy: one_device, CPU:0; as requested"
 
 
 @pytest.mark.parametrize("started_on", [1, 2, 4])
-def test_a_resumed_run_stays_on_as_many_devices_as_before(two_cores, started_on):
-    started = place(TrainConfig(), cpu_devices=started_on)
-    assert started.replicas == started_on
+def test_a_resumed_run_stays_on_as_many_cores_as_before(two_cores, started_on):
+    started = place(TrainConfig(), before=started_on)
+    assert started.cores == started_on
     assert started.reason == "as before"
-    assert recorded_cpu_devices({"placement": started.to_json()}) == started_on
+    assert recorded_cores({"placement": started.to_json()}) == started_on
 
 
 @pytest.mark.parametrize(
     "record",
     [
-        {}, {"placement": None}, {"placement": {"workers": 2, "devices": ["CPU:0"]}}, {"placement": {"workers": 1}},
-        {"placement": {"workers": 1, "devices": ["GPU:0", "GPU:1"]}}, {"placement": {"workers": 1, "devices": []}},
+        {}, {"placement": None}, {"placement": {"workers": 1, "cores": 2}},
+        {"placement": {"workers": 2, "devices": ["CPU:0"], "cores": 1}},
+        {"placement": {"workers": 1, "devices": ["GPU:0"], "cores": 1}},
+        {"placement": {"workers": 1, "devices": ["CPU:0"]}},
     ],
 )  # fmt: skip
-def test_a_run_started_on_other_devices_has_no_number_of_cpu_devices(record):
-    assert recorded_cpu_devices(record) is None
+def test_a_run_started_on_anything_else_has_no_number_of_cores(record):
+    assert recorded_cores(record) is None
 
 
 @pytest.mark.parametrize(
@@ -82,6 +89,7 @@ def test_a_run_started_on_other_devices_has_no_number_of_cpu_devices(record):
         ({"batch_size": 65, "devices": "CPU:0,CPU:1"}, "64 and 66"),
         ({"batch_size": 65, "strategy": "mirrored"}, "64 and 66"),
         ({"strategy": "tpu", "devices": "CPU:0"}, "no devices"),
+        ({"strategy": "cores", "devices": "CPU:0"}, "no devices"),
     ],
 )
 def test_devices_that_do_not_fit_are_rejected(two_cores, settings, message):
@@ -191,7 +199,6 @@ def test_a_machine_without_a_tpu_says_so(monkeypatch):
 def test_a_running_tensorflow_keeps_its_devices(two_cores):
     with pytest.raises(LenetKerasError, match="4 of the 5 CPU devices required"):
         place(TrainConfig(devices="CPU:4"))
-    assert place(TrainConfig(batch_size=256), cpu_devices=8).replicas == 4  # "auto" requests no number
 
 
 def test_a_new_process_starts_as_many_cpu_devices_as_needed():

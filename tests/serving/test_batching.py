@@ -18,6 +18,9 @@ class Doubler:
 
     def __init__(self, shape=(None, 2)):
         self.calls = []
+        self.large_has_started = threading.Event()
+        self.large_may_run = threading.Event()
+        self.large_may_run.set()
         self.may_run = threading.Event()
         self.has_started = threading.Event()
         spec = tf.TensorSpec(shape, tf.float32)
@@ -26,6 +29,9 @@ class Doubler:
     def __call__(self, x):
         self.has_started.set()
         self.may_run.wait()
+        if x.shape[0] > 8:
+            self.large_has_started.set()
+            self.large_may_run.wait()
         self.calls.append(int(x.shape[0]))
         if bool(tf.reduce_any(x < 0)):
             raise ValueError("a negative number")
@@ -71,10 +77,18 @@ def test_batches_are_limited_but_a_larger_request_is_run(batcher, doubler):
     assert sorted(doubler.calls) == [1, 2, 8, 30]
 
 
-def test_a_small_request_waits_for_no_more_than_one_large_one(batcher, doubler):
-    large = [{"x": np.zeros((30, 2), np.float32)}] * 3
-    submit_together(batcher, doubler, [*large, row(1, 1)])
-    assert doubler.calls == [1, 30, 1, 30, 30]
+def test_a_small_request_does_not_wait_for_large_ones(batcher, doubler):
+    doubler.may_run.set()
+    doubler.large_may_run.clear()
+    large = [batcher.submit(doubler.signature, {"x": np.zeros((30, 2), np.float32)}) for _ in range(3)]
+    doubler.large_has_started.wait()
+    try:
+        batcher.submit(doubler.signature, row(1, 1)).result(timeout=60)
+        assert doubler.calls == [1]
+    finally:
+        doubler.large_may_run.set()
+    wait_for_all(large)
+    assert doubler.calls == [1, 30, 30, 30]
 
 
 def test_requests_that_decode_many_pixels_are_not_merged(batcher, doubler):

@@ -25,9 +25,9 @@ VARIANTS = [
 ]
 
 
-def is_plain(model):
+def is_plain(model, parts=1):
     """Tell whether the model itself is called."""
-    call = training_call(model)
+    call = training_call(model, parts)
     return isinstance(call, functools.partial) and call.func is model
 
 
@@ -76,9 +76,11 @@ def test_a_step_equals_the_models_own(activation, pooling, placement):
         reg="dropout+batch_norm+weight_decay", activation=activation, pooling=pooling, batch_norm_layers=placement,
         dropout_layers="all",
     )  # fmt: skip
-    fast, plain = step(model, training_call(model)), step(model, functools.partial(model, training=True))
-    assert not np.array_equal(fast["logits"], plain["logits"])  # computed otherwise
-    assert_close(fast, plain)
+    plain = step(model, functools.partial(model, training=True))
+    for parts in (1, 4):
+        fast = step(model, training_call(model, parts))
+        assert not np.array_equal(fast["logits"], plain["logits"])  # computed otherwise
+        assert_close(fast, plain)
 
 
 def test_a_gamma_of_zero_has_the_derivative_from_above():
@@ -94,8 +96,9 @@ def test_a_gamma_of_zero_has_the_derivative_from_above():
     assert_close({name: fast[name]}, {name: above[name]}, tolerance=1e-3)
 
 
+@pytest.mark.parametrize("parts", [1, 4])
 @pytest.mark.parametrize("first", [0.0, 40.0])
-def test_values_far_from_zero_lose_no_digits(first):
+def test_values_far_from_zero_lose_no_digits(first, parts):
     """Their mean is 1,000 times their deviation, and the first images may be unlike the others."""
     random = np.random.default_rng(5)
     values = random.normal(1000, 1, (32, 4, 4, 3)).astype("float32")
@@ -112,7 +115,7 @@ def test_values_far_from_zero_lose_no_digits(first):
         conv, norm, _ = model.layers
         conv.kernel.assign(np.eye(3)[np.newaxis, np.newaxis])
         norm.gamma.assign([2, -3, 0.5])
-        call = training_call(model) if is_fast else functools.partial(model, training=True)
+        call = training_call(model, parts) if is_fast else functools.partial(model, training=True)
         with tf.GradientTape() as tape:
             inputs = tf.constant(values, dtype)
             tape.watch(inputs)
@@ -129,12 +132,20 @@ def test_values_far_from_zero_lose_no_digits(first):
 
 
 @pytest.mark.parametrize("reg", ["none", "dropout", "weight_decay"])
-def test_a_model_without_batch_normalisation_is_called_as_it_is(reg):
-    assert is_plain(build_lenet5(reg, input_shape=(12, 12, 1)))
+def test_a_model_without_batch_normalisation_is_called_as_it_is_by_one_core(reg):
+    model = build_lenet5(reg, input_shape=(12, 12, 1))
+    assert is_plain(model)
+    assert not is_plain(model, parts=2)
 
 
 def test_half_precision_is_left_to_keras():
-    assert is_plain(replicated(build_lenet5("batch_norm", input_shape=(12, 12, 1)), 1, "mixed_bfloat16"))
+    model = replicated(build_lenet5("batch_norm", input_shape=(12, 12, 1)), 1, "mixed_bfloat16")
+    assert is_plain(model)
+    model.compile(optimizer=keras.optimizers.Adam(1e-3, epsilon=1e-4))
+    model.optimizer.build(model.trainable_variables)
+    divided, plain = step(model, training_call(model, 4)), step(model, functools.partial(model, training=True))
+    moving = [name for name in plain if "moving" in name]
+    assert_close({name: divided[name] for name in moving}, {name: plain[name] for name in moving}, tolerance=1e-2)
 
 
 def test_a_model_with_another_layer_is_called_as_it_is():
@@ -143,7 +154,7 @@ def test_a_model_with_another_layer_is_called_as_it_is():
         return keras.Sequential(layers)
 
     assert not is_plain(model())
-    assert is_plain(model(keras.layers.GaussianNoise(0.1)))
+    assert is_plain(model(keras.layers.GaussianNoise(0.1)), parts=2)
 
 
 def test_a_model_with_branches_is_called_as_it_is():

@@ -1,4 +1,4 @@
-"""A batch shared by several devices: the same training as on one."""
+"""A batch shared by several devices or cores: the same training as on one."""
 
 import functools
 import zipfile
@@ -14,6 +14,7 @@ from lenet_keras.config import PRECISIONS
 from lenet_keras.data.arrays import Split, epoch_order
 from lenet_keras.data.catalogue import dataset_spec
 from lenet_keras.data.load import load
+from lenet_keras.distribution import strategy
 from lenet_keras.distribution.strategy import place
 from lenet_keras.errors import InvalidArgument
 from lenet_keras.export.signatures import write_saved_model
@@ -27,6 +28,7 @@ from .comparison import assert_same_run
 
 config = functools.partial(comparison.config, strategy="auto")
 DEVICES = {1: "CPU:0", 2: "CPU:0,CPU:1", 4: "CPU:0,CPU:1,CPU:2,CPU:3"}
+SHARED = {"2 devices": {"devices": 2}, "2 cores": {"devices": 1, "cores": 2}}
 BATCH = 64
 
 
@@ -36,7 +38,7 @@ def dataset():
 
 
 @functools.cache
-def trained(dataset, devices, reg="none", precision="float32", xla=False, steps=50):
+def trained(dataset, devices, reg="none", precision="float32", xla=False, steps=50, cores=1):
     """Train some steps at the default learning rate; return the loss of each, and the variables after the last."""
     named = "float32" if precision == "float64" else precision  # not a choice of users
     settings = config(reg=reg, devices=DEVICES[devices], batch_size=BATCH, precision=named, learning_rate=1e-4)
@@ -45,7 +47,7 @@ def trained(dataset, devices, reg="none", precision="float32", xla=False, steps=
     with placement.strategy.scope():
         model = replicated(plain, placement.replicas, precision)
         compile_model(model, settings)
-    loop = TrainingLoop(model, dataset.train, BATCH, placement.strategy, xla=xla)
+    loop = TrainingLoop(model, dataset.train, BATCH, placement.strategy, cores=cores, xla=xla)
     losses = []
     for number in range(steps):
         epoch, step = divmod(number, loop.steps)
@@ -54,12 +56,12 @@ def trained(dataset, devices, reg="none", precision="float32", xla=False, steps=
     return np.array(losses), capture([*model.variables, *model.optimizer.variables])
 
 
-@pytest.mark.parametrize("devices", [2, 4])
+@pytest.mark.parametrize("shared", SHARED)
 @pytest.mark.parametrize(
     ("reg", "tolerance"), [("none", 1e-4), ("weight_decay", 1e-4), ("dropout", 1e-4), ("batch_norm", 1e-3)]
 )
-def test_several_devices_train_like_one(dataset, reg, tolerance, devices):
-    one, several = trained(dataset, 1, reg), trained(dataset, devices, reg)
+def test_several_devices_or_cores_train_like_one(dataset, reg, tolerance, shared):
+    one, several = trained(dataset, 1, reg), trained(dataset, reg=reg, **SHARED[shared])
     np.testing.assert_allclose(several[0], one[0], atol=tolerance, rtol=0)
     assert one[0][-5:].mean() < one[0][:5].mean()
     if reg != "batch_norm":
@@ -69,10 +71,12 @@ def test_several_devices_train_like_one(dataset, reg, tolerance, devices):
             np.testing.assert_allclose(several[1][name], one[1][name], atol=tolerance, rtol=0, err_msg=name)
 
 
+@pytest.mark.parametrize("shared", SHARED)
 @pytest.mark.parametrize("reg", ["batch_norm", "dropout+weight_decay"])
-def test_in_float64_several_devices_train_exactly_like_one(dataset, reg):
+def test_in_float64_several_devices_or_cores_train_exactly_like_one(dataset, reg, shared):
     """So the differences in float32 are round-off."""
-    one, several = (trained(dataset, number, reg, "float64") for number in (1, 4))
+    one = trained(dataset, 1, reg, "float64")
+    several = trained(dataset, reg=reg, precision="float64", **SHARED[shared])
     np.testing.assert_allclose(several[0], one[0], atol=1e-9, rtol=0)
     for name, value in one[1].items():
         np.testing.assert_allclose(several[1][name], value, atol=1e-9, rtol=1e-9, err_msg=name)
@@ -209,18 +213,20 @@ def test_a_run_resumes_on_other_devices_in_the_same_order(tmp_path):
     train(config(**longer, strategy="one_device"), tmp_path / "moved", resume=True)
     stayed, moved = (StateStore(tmp_path / name).read() for name in ("stayed", "moved"))
     for name, value in stayed.variables.items():
-        np.testing.assert_allclose(moved.variables[name], value, atol=1e-4, err_msg=name)
+        np.testing.assert_allclose(moved.variables[name], value, atol=3e-4, err_msg=name)
     record = RunFolder(tmp_path / "moved").read_record()
     assert (record["placement"]["strategy"], record["placement"]["replicas"]) == ("one_device", 1)
 
 
-def test_auto_resumes_with_as_many_devices_as_before(tmp_path, caplog):
+def test_auto_resumes_on_as_many_cores_as_before(tmp_path, caplog, monkeypatch):
     """So the result is bit-identical, whatever the machine."""
-    train(config(epochs=4, devices=DEVICES[4]), tmp_path / "whole")
-    train(config(epochs=2, devices=DEVICES[4]), tmp_path / "resumed")
+    monkeypatch.setattr(strategy, "cores", lambda: 2)
+    train(config(epochs=4), tmp_path / "whole")
+    train(config(epochs=2), tmp_path / "resumed")
+    monkeypatch.setattr(strategy, "cores", lambda: 1)
     caplog.set_level("INFO", "lenet_keras")
     train(config(epochs=4), tmp_path / "resumed", resume=True)
-    assert any("CPU:3" in message and "as before" in message for message in caplog.messages)
+    assert any("each of 2 cores; as before" in message for message in caplog.messages)
     assert_same_run(tmp_path / "whole", tmp_path / "resumed")
 
 

@@ -2,8 +2,7 @@
 
 No request waits for others to arrive: whenever the worker is free, it takes the requests that have gathered while it
 was busy. A lone request is answered at once, and batches grow with the load. Requests that are a batch in themselves
-form a queue of their own, which takes turns with the others: whoever asks for much waits for others who do, and at most
-one of them comes between two batches of small requests.
+have a worker of their own, so that whoever asks for much waits for others who do, and nobody else does.
 """
 
 from __future__ import annotations
@@ -37,14 +36,14 @@ class _Request:
 
 
 class Batcher:
-    """Runs requests on a thread of its own, several in one call where they fit together.
+    """Runs requests on two threads of its own, several in one call where they fit together.
 
     Requests fit together if they are for the same loaded signature and their inputs differ in nothing but the batch.
     The last digits of a row's answer can depend on the number of rows in the call.
     """
 
     def __init__(self, max_batch: int = 64, max_waiting: int = 1000) -> None:
-        """Start the thread.
+        """Start the threads.
 
         Args:
             max_batch: the most rows to merge, or so many times 65,536 pixels to decode; a larger request runs alone.
@@ -56,8 +55,11 @@ class Batcher:
         self._waiting = 0
         self._closed = False
         self._changed = threading.Condition()
-        self._thread = threading.Thread(target=self._work, name="batcher")
-        self._thread.start()
+        self._threads = [
+            threading.Thread(target=self._work, args=(takes_large,), name="batcher") for takes_large in (False, True)
+        ]
+        for thread in self._threads:
+            thread.start()
 
     def submit(self, signature: Signature, inputs: Arrays, pixels: int = 0) -> Future[Outputs]:
         """Queue a request, whose inputs `Signature.check` has accepted.
@@ -89,16 +91,17 @@ class Batcher:
                 )
             self._groups.setdefault(group, deque()).append(request)
             self._waiting += 1
-            self._changed.notify()
+            self._changed.notify_all()
         request.answer.add_done_callback(lambda answer: self._forget(group, answer) if answer.cancelled() else None)
         return request.answer
 
     def close(self) -> None:
-        """Answer what was submitted, then end the thread."""
+        """Answer what was submitted, then end the threads."""
         with self._changed:
             self._closed = True
-            self._changed.notify()
-        self._thread.join()
+            self._changed.notify_all()
+        for thread in self._threads:
+            thread.join()
 
     def _forget(self, group: Hashable, answer: Future[Outputs]) -> None:
         # Nobody waits for it any more: the request must not keep its inputs, and the place of another.
@@ -110,19 +113,22 @@ class Batcher:
             if not requests:
                 self._groups.pop(group, None)
 
-    def _work(self) -> None:
+    def _work(self, takes_large: bool) -> None:
         while True:
             with self._changed:
-                while not self._groups and not self._closed:
+                while (group := self._next_group(takes_large)) is None and not self._closed:
                     self._changed.wait()
-                if not self._groups:
+                if group is None:
                     return
-                batch = self._take()
+                batch = self._take(group)
             _answer([request for request in batch if request.answer.set_running_or_notify_cancel()])
             del batch  # the signature, and with it an unloaded version, must not live until the next request
 
-    def _take(self) -> list[_Request]:
-        group, requests = next(iter(self._groups.items()))
+    def _next_group(self, is_large: bool) -> Hashable | None:
+        return next((group for group in self._groups if (group is _LARGE) == is_large), None)
+
+    def _take(self, group: Hashable) -> list[_Request]:
+        requests = self._groups[group]
         batch = [requests.popleft()]
         weight = batch[0].weight
         while requests and weight + requests[0].weight <= self._max_batch:
