@@ -1,10 +1,10 @@
-"""Images per second of training on one device, on two CPU devices in one process, and in two processes.
+"""Images per second of training on one core, on two, on two CPU devices in one process, and in two processes.
 
     python benchmarks/scaling.py [--reg none] [--rounds 3]
 
 Each measurement is a process of its own, or two workers that communicate over loopback. The peers take turns, so that a
-machine whose speed drifts slows all of them. It prints medians and ratios to one device with one thread, for each batch
-size: the speed-up of a second core or a second worker.
+machine whose speed drifts slows all of them. It prints medians and ratios to one core, for each batch size: what a
+second core or a second worker brings.
 """
 
 from __future__ import annotations
@@ -21,7 +21,8 @@ from peers import describe, in_turn, loop_speed, machine
 IMAGES = 38_400  # of an epoch; the second one is measured
 BATCH_SIZES = (64, 256, 1024)
 PEERS = {
-    "one device": {"strategy": "one_device"},
+    "one core": {"strategy": "one_device"},
+    "two cores": {"strategy": "cores"},
     "two CPU devices": {"devices": "CPU:0,CPU:1"},
     "two workers": {"strategy": "multi_worker"},
 }
@@ -61,10 +62,10 @@ def main() -> None:
     for batch_size in BATCH_SIZES:
         options = ["--reg", arguments.reg, "--batch-size", str(batch_size)]
         figures = in_turn({peer: [__file__, *options, "--measure", peer] for peer in PEERS}, arguments.rounds)
-        one = statistics.median(figures["one device"])
+        one = statistics.median(figures["one core"])
         for peer, values in figures.items():
             times = statistics.median(values) / one
-            print(f"batch {batch_size:4}  {peer:15} {describe(values)}; {times:.2f} of one device")
+            print(f"batch {batch_size:4}  {peer:15} {describe(values)}; {times:.2f} of one core")
 
 
 if __name__ == "__main__":

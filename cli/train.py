@@ -43,7 +43,7 @@ _QUICK_EPOCHS = 25
 @click.option("--quick", is_flag=True, help="A trial of half a minute, on the sample included with lenet-keras.")
 @options.data_dir
 @click.option("--seed", type=int, default=_DEFAULT.seed, help="Seed for weights, order, held-out images and dropout.")
-@click.option("--strategy", type=options.Choice(STRATEGIES), default=_DEFAULT.strategy, help="tf.distribute strategy.")
+@click.option("--strategy", type=options.Choice(STRATEGIES), default=_DEFAULT.strategy, help="What shares a batch.")
 @click.option("--devices", metavar="NAMES", help="Devices, such as GPU:0,GPU:1 or CPU:0,CPU:1.  [default: the fastest]")
 @click.option("--workers", type=click.IntRange(1, 64), help="Train with this many processes on this machine.")
 @click.option(
