@@ -345,21 +345,25 @@ def soak(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
 
 
 def plot(report: dict[str, Any], path: Path) -> None:
-    """Draw the memory over time, with the phases."""
+    """Draw the memory over time. All phases are equally wide, since some take seconds and others minutes."""
     from matplotlib.figure import Figure
 
-    seconds, mib, names = zip(*report["memory"], strict=True)
-    figure = Figure(figsize=(8, 3.6), layout="constrained")
+    seconds, mib, names = (np.array(column) for column in zip(*report["memory"], strict=True))
+    phases = list(dict.fromkeys(names))
+    starts = np.array([seconds[names == name][0] for name in phases] + [seconds[-1]])
+    figure = Figure(figsize=(9, 3.8), layout="constrained")
     axes = figure.subplots()
-    axes.plot(seconds, mib, color="#1f5f8b", linewidth=1.2)
+    axes.plot(np.interp(seconds, starts, np.arange(len(starts))), mib, color="#1f5f8b", linewidth=1.2)
     axes.axhspan(
         report["first_mib"] * (1 - TOLERANCE), report["first_mib"] * (1 + TOLERANCE), color="#1f5f8b", alpha=0.12, lw=0
     )
-    for name in dict.fromkeys(names):
-        start = seconds[names.index(name)]
-        axes.axvline(start, color="0.75", linewidth=0.6)
-        axes.annotate(name, (start, 1), xycoords=("data", "axes fraction"), rotation=90, va="top", fontsize=7)
-    axes.set(xlabel="seconds", ylabel="resident memory, MiB", ylim=(0, 1.35 * max(mib)))
+    for start in range(1, len(phases)):
+        axes.axvline(start, color="0.85", linewidth=0.6)
+    labels = [f"{name}\n{end - start:.0f} s" for name, start, end in zip(phases, starts, starts[1:], strict=False)]
+    axes.set_xticks(np.arange(len(phases)) + 0.5, labels, fontsize=7, rotation=30, ha="right", rotation_mode="anchor")
+    axes.tick_params(axis="x", length=0)
+    axes.set(ylabel="resident memory, MiB", xlim=(0, len(phases)), ylim=(0, 1.15 * max(mib)))
+    axes.spines[["top", "right"]].set_visible(False)
     figure.savefig(path, metadata={"Date": None})
 
 

@@ -127,6 +127,15 @@ def test_the_figures_of_the_load_test_are_those_of_its_file():
         assert f"| {row['way']} | {row['batch']} | {row['images_per_second']:,.0f} | {row['ratio']:.2f} |" in page
 
 
+def test_the_figures_of_the_soak_are_those_of_its_file():
+    page = (ROOT / "docs" / "serving.md").read_text()
+    soak = json.loads((ROOT / "docs" / "serving_soak.json").read_text())
+    for name, phase in soak["phases"].items():
+        waits = f"{phase['p99_ms']:.0f} | {phase['longest_ms']:.0f}"
+        assert f"| {name} | {phase['requests']:,} | {phase['lost']} | {waits} |" in page
+    assert f"held {soak['first_mib']:,.0f} MiB, at the end {soak['last_mib']:,.0f} MiB" in page
+
+
 def test_the_figures_of_the_quantised_model_are_those_of_its_file():
     page = " ".join((ROOT / "docs" / "serving.md").read_text().split())
     plain, int8 = json.loads((ROOT / "docs" / "litert.json").read_text())
