@@ -162,6 +162,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=3.0, help="seconds to measure for each figure")
     parser.add_argument("--rest", help="HOST:PORT of a server that is running, with --grpc")
     parser.add_argument("--grpc", help="its HOST:PORT for gRPC")
+    parser.add_argument("--name", default="given", help="what to call it in the table")
     parser.add_argument("--output", type=Path, help="JSON file for the figures")
     options = parser.parse_args()
     runtime.load_tensorflow()
@@ -184,7 +185,7 @@ def main() -> None:
             images = load("fashion_mnist_sample").test.images[:batch]
             servers = {"embedded": senders(rest, grpc, model, images), "FastAPI": fastapi_senders(fastapi, images)}
             if options.rest:
-                servers["given"] = senders(options.rest, options.grpc, model, images)
+                servers[options.name] = senders(options.rest, options.grpc, model, images)
             ways = {(server, way): make for server, kinds in servers.items() for way, make in kinds.items()}
             for (server, way), make in ways.items():
                 durations = measure(make, clients, options.seconds)
