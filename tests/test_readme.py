@@ -121,6 +121,13 @@ def test_what_a_newcomer_types_works(tmp_path):
             assert (tmp_path / re.search(r"^export: +(\S+)$", process.stdout, re.MULTILINE)[1]).is_dir()
 
 
+def test_what_the_training_printed_is_in_its_file():
+    shown = re.search(r"^strategy: .*?(?=^```$)", README, re.MULTILINE | re.DOTALL)[0].splitlines()
+    printed = (ROOT / "docs" / "first_training.txt").read_text().splitlines()
+    assert len(shown) > 10
+    assert [line for line in shown if line not in printed] == ["…"]
+
+
 def test_the_figures_of_the_load_test_are_those_of_its_file():
     page = (ROOT / "docs" / "serving.md").read_text()
     rows = json.loads((ROOT / "docs" / "serving_load.json").read_text())["rows"]
