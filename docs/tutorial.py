@@ -76,7 +76,6 @@ else:
         "epochs": 10,
         "learning_rate": 1e-3,
         "batch_size": 32,
-        "strategy": "one_device",  # dividing so few images among devices costs more than it brings
     }
 
 

@@ -14,12 +14,12 @@ from lenet_keras.config import PRECISIONS
 from lenet_keras.data.arrays import Split, epoch_order
 from lenet_keras.data.catalogue import dataset_spec
 from lenet_keras.data.load import load
-from lenet_keras.distribution import strategy
 from lenet_keras.distribution.strategy import place
 from lenet_keras.errors import InvalidArgument
 from lenet_keras.export.signatures import write_saved_model
 from lenet_keras.inference.run_model import load_run_model
 from lenet_keras.runs import RunFolder
+from lenet_keras.training.fast_step import training_call
 from lenet_keras.training.loop import TrainingLoop
 from lenet_keras.training.replicas import compile_model, replicated, training_model
 
@@ -205,28 +205,34 @@ def test_xla_with_batch_normalisation_over_devices_is_rejected(tmp_path):
 
 def test_a_run_resumes_on_other_devices_in_the_same_order(tmp_path):
     """Other devices do not make it another run: apart from round-off, it ends as if it had stayed."""
+    alike = {"reg": "dropout", "learning_rate": 1e-4}
     for name in ("stayed", "moved"):
-        train(config(reg="dropout", epochs=2, devices=DEVICES[2]), tmp_path / name)
+        train(config(**alike, epochs=2, devices=DEVICES[2]), tmp_path / name)
     assert_same_run(tmp_path / "stayed", tmp_path / "moved")
-    longer = {"reg": "dropout", "epochs": 4}
-    train(config(**longer, devices=DEVICES[2]), tmp_path / "stayed", resume=True)
-    train(config(**longer, strategy="one_device"), tmp_path / "moved", resume=True)
+    train(config(**alike, epochs=4, devices=DEVICES[2]), tmp_path / "stayed", resume=True)
+    train(config(**alike, epochs=4, strategy="one_device"), tmp_path / "moved", resume=True)
     stayed, moved = (StateStore(tmp_path / name).read() for name in ("stayed", "moved"))
     for name, value in stayed.variables.items():
-        np.testing.assert_allclose(moved.variables[name], value, atol=3e-4, err_msg=name)
+        if not name.endswith(("_momentum", "_velocity")):
+            np.testing.assert_allclose(moved.variables[name], value, atol=1e-5, err_msg=name)
     record = RunFolder(tmp_path / "moved").read_record()
     assert (record["placement"]["strategy"], record["placement"]["replicas"]) == ("one_device", 1)
 
 
 def test_auto_resumes_on_as_many_cores_as_before(tmp_path, caplog, monkeypatch):
     """So the result is bit-identical, whatever the machine."""
+    parts = []
+    monkeypatch.setattr(
+        loop, "training_call", lambda model, number: parts.append(number) or training_call(model, number)
+    )
     monkeypatch.setattr(strategy, "cores", lambda: 2)
     train(config(epochs=4), tmp_path / "whole")
     train(config(epochs=2), tmp_path / "resumed")
-    monkeypatch.setattr(strategy, "cores", lambda: 1)
+    monkeypatch.setattr("lenet_keras.distribution.strategy.cores", lambda: 1)
     caplog.set_level("INFO", "lenet_keras")
     train(config(epochs=4), tmp_path / "resumed", resume=True)
     assert any("each of 2 cores; as before" in message for message in caplog.messages)
+    assert parts == [2, 2, 2]
     assert_same_run(tmp_path / "whole", tmp_path / "resumed")
 
 
