@@ -223,9 +223,10 @@ def test_auto_resumes_on_as_many_cores_as_before(tmp_path, caplog, monkeypatch):
     """So the result is bit-identical, whatever the machine."""
     parts = []
     monkeypatch.setattr(
-        loop, "training_call", lambda model, number: parts.append(number) or training_call(model, number)
+        "lenet_keras.training.loop.training_call",
+        lambda model, number: parts.append(number) or training_call(model, number),
     )
-    monkeypatch.setattr(strategy, "cores", lambda: 2)
+    monkeypatch.setattr("lenet_keras.distribution.strategy.cores", lambda: 2)
     train(config(epochs=4), tmp_path / "whole")
     train(config(epochs=2), tmp_path / "resumed")
     monkeypatch.setattr("lenet_keras.distribution.strategy.cores", lambda: 1)
