@@ -314,10 +314,10 @@ show_table(
 
 # %% [markdown]
 # **Answer.** With two seeds and 500 test images, only a large difference can be told from chance, however clear the
-# curves look: here that of batch normalisation. The intervals say how large a difference could have been missed. This
-# is the point of the exercise: the course report of 2023 that `lenet-keras` reproduces compared single runs. In its
-# table weight decay beats no regularisation by 0.03 points; over five seeds it loses by 0.26 (`docs/results`). The
-# pairs of classes that are mixed up most share their outline.
+# curves look: at most that of batch normalisation, which is found image by image with both seeds. The intervals say how
+# large a difference could have been missed. This is the point of the exercise: the course report of 2023 that
+# `lenet-keras` reproduces compared single runs. In its table weight decay beats no regularisation by 0.03 points; over
+# five seeds it loses by 0.26 (`docs/results`). The pairs of classes that are mixed up most share their outline.
 
 # %% [markdown]
 # ## 6. What does overfitting look like?

@@ -153,7 +153,7 @@ def _statistics(variants: Sequence[Variant]) -> list[tuple[list[str], list[list[
             interval(versus.test),
             p_value(versus.test.p_value) if versus.test.p_value is not None else "",
             p_value(versus.test_p_adjusted) if versus.test_p_adjusted is not None else "",
-            f"{100 * versus.detectable:.2f}" if versus.detectable is not None else "",
+            "" if versus.detectable is None else f"{100 * versus.detectable:.2f}" if versus.detectable <= 1 else "none",
             interval(versus.gap),
             p_value(versus.gap_p_adjusted) if versus.gap_p_adjusted is not None else "",
         ]

@@ -147,7 +147,9 @@ def _on_variant(variant: Variant, baseline: Variant) -> str:
         sentence = f"{variant.name} has a {direction} test accuracy than {baseline.name}: {found}."
     else:
         sentence = f"No difference in test accuracy between {variant.name} and {baseline.name} is shown: {found}."
-        if versus.detectable is not None:
+        if versus.detectable is not None and versus.detectable > 1:  # more than accuracies can differ
+            sentence += f" With {seeds} seeds, no difference would have been found four times in five."
+        elif versus.detectable is not None:
             sentence += (
                 f" With {seeds} seeds, a true difference of {100 * versus.detectable:.2f} points would have been found "
                 "four times in five; a smaller one may well exist."

@@ -134,9 +134,9 @@ def check_divisible(batch_size: int, replicas: int) -> None:
 def place(config: TrainConfig, cluster: Cluster | None = None, before: int | None = None) -> Placement:
     """Return the placement that `config.strategy` and `config.devices` request.
 
-    For several CPU devices, or in a cluster, call it before anything else in TensorFlow.
-    The workers of a cluster must have joined the chief (`lenet_keras.distribution.join`). They connect when this is
-    called and while they train: both belong in the context of `bypassing_proxies`.
+    For several CPU devices, or in a cluster, call it before anything else in TensorFlow. The workers of a cluster must
+    have joined the chief (`lenet_keras.distribution.join`). They connect when this is called and while they train: both
+    belong in the context of `bypassing_proxies`.
 
     >>> place(TrainConfig(strategy="one_device", devices="CPU:0")).replicas
     1

@@ -113,6 +113,16 @@ def test_equal_differences_are_no_evidence(right, words):
     assert "would have been found" not in sentence
 
 
+def test_seeds_that_could_not_show_any_difference_are_said_to():
+    counts = {"none": (890, 700), "dropout": (700, 890)}
+    runs = [result(reg, seed, right) for reg, each in counts.items() for seed, right in enumerate(each)]
+
+    variants = analyse(runs)
+
+    assert variants[1].versus.detectable > 1
+    assert "With 2 seeds, no difference would have been found four times in five." in conclusions(variants, 1000)[0]
+
+
 def test_over_fit_gaps_are_compared_with_corrected_p_values_too():
     trains = {"none": (0.95, 0.95, 0.95), "dropout": (0.92, 0.905, 0.93), "weight_decay": (0.95, 0.951, 0.95)}
     runs = [result(reg, seed, 900, train=train) for reg, each in trains.items() for seed, train in enumerate(each)]
