@@ -78,17 +78,17 @@ class Version:
         return {**seconds, "train, after its last epoch": self._after_the_last_epoch()}
 
     def _run(self, *arguments: str) -> None:
-        subprocess.run(
-            self._command(*arguments), cwd=self._folder, env=self._environment, check=True, capture_output=True
-        )
+        self._call(self._command(*arguments))
+
+    def _call(self, command: list[str]) -> None:
+        subprocess.run(command, cwd=self._folder, env=self._environment, check=True, capture_output=True)
 
     def _command(self, *arguments: str) -> list[str]:
         return [sys.executable, "-c", COMMAND, str(self._project), *arguments]
 
     def _first_steps(self) -> None:
         with tempfile.TemporaryDirectory() as folder:
-            command = [sys.executable, "-c", FIRST_STEPS, folder]
-            subprocess.run(command, cwd=self._folder, env=self._environment, check=True, capture_output=True)
+            self._call([sys.executable, "-c", FIRST_STEPS, folder])
 
     def _after_the_last_epoch(self) -> float:
         self._trainings += 1

@@ -140,7 +140,8 @@ def _normalised(
     # What the batch normalisation `layer`, followed by `pool`, makes of `sign * values`; sign * gamma >= 0.
     with tf.name_scope(layer.name):
         values = [tf.cast(part, layer.compute_dtype) for part in values]
-        images = len(values) * tf.shape(values[0])[0]
+        parts = len(values)
+        images = parts * tf.shape(values[0])[0]
         sample = [tf.stop_gradient(values[0][: 1 + images // SAMPLED])]
         subtracted = _sums(sample) / _count(sample)
         values = [_by_channel(tf.subtract, part, subtracted) for part in values]
@@ -152,10 +153,7 @@ def _normalised(
 
         @tf.custom_gradient  # type: ignore[untyped-decorator]
         def normalise(gamma: tf.Tensor, beta: tf.Tensor, *values_and_pooled: tf.Tensor) -> tuple[list[tf.Tensor], Any]:
-            values, pooled = (
-                values_and_pooled[: len(values_and_pooled) // 2],
-                values_and_pooled[len(values_and_pooled) // 2 :],
-            )
+            values, pooled = values_and_pooled[:parts], values_and_pooled[parts:]
             scale = gamma * inverse_deviation
             outputs = [
                 _by_channel(tf.add, _by_channel(tf.multiply, part, scale), beta - scale * mean) for part in pooled
