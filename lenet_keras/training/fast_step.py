@@ -1,7 +1,9 @@
-"""The forward pass of a training step: shared by processor cores, and with batch normalisation faster than Keras's.
+"""The forward pass of a training step: shared by processor cores, and faster than Keras's.
 
 *Cores.* Layers treat images independently, apart from batch normalisation and dropout. So a batch is divided, and each
 part takes its own way through one graph, whose independent operations TensorFlow runs at the same time.
+
+*Convolutions* of few channels are computed by other operations (`convolution.py`).
 
 *Batch normalisation.* With it, Keras spends half of a step on it (docs/speed.md): it makes many passes over the largest
 arrays, and their innermost loops are over 6 or 16 channels, too few for a processor's vector units. Here:
@@ -31,6 +33,7 @@ import tensorflow as tf
 
 from lenet_keras.backend import keras
 from lenet_keras.theory.normalisation import input_gradient_factors
+from lenet_keras.training.convolution import Convolution, faster_convolution
 
 SAMPLED = 16  # one of so many images is used for the constant that is subtracted
 
@@ -45,7 +48,7 @@ def training_call(model: keras.Model, parts: int = 1) -> Callable[[tf.Tensor], t
     before a max pooling is exactly 0, its gradient is the derivative from above. (The values of a window are then all
     equal, and Keras's gradient depends on which of them comes first.)
 
-    Only batch normalisation in single or double precision is replaced, in a model that is a chain of the layers that
+    Only layers in single or double precision are replaced, in a model that is a chain of the layers that
     `lenet_keras.build_lenet5` uses. Any other model is called as it is.
 
     >>> from lenet_keras.models import build_lenet5
@@ -58,7 +61,7 @@ def training_call(model: keras.Model, parts: int = 1) -> Callable[[tf.Tensor], t
         parts: into how many equal parts a batch is divided, one for each processor core. They divide its size.
     """
     layers = _chain(model)
-    if not any(_is_replaced(layer) for layer in layers) and (parts == 1 or not layers):
+    if not any(_is_replaced(layer) or faster_convolution(layer) for layer in layers) and (parts == 1 or not layers):
         return functools.partial(model, training=True)
     steps = _steps(layers)
     return lambda images: tf.concat(
@@ -86,10 +89,19 @@ def _steps(layers: Sequence[keras.Layer]) -> list[Step]:
             return [functools.partial(_pooled_first, conv, norm, pool), *_steps(others)]
         case [norm, *others] if _is_replaced(norm):
             return [functools.partial(_normalised, norm, tf.identity, 1), *_steps(others)]
+        case [conv, *others] if convolution := faster_convolution(conv):
+            return [functools.partial(_convolved, conv, convolution), *_steps(others)]
         case [layer, *others]:
             concerns_batch = isinstance(layer, (keras.layers.BatchNormalization, keras.layers.Dropout))
             return [functools.partial(_whole if concerns_batch else _divided, layer), *_steps(others)]
     return []
+
+
+def _convolved(conv: keras.Layer, convolution: Convolution, values: Sequence[tf.Tensor]) -> Sequence[tf.Tensor]:
+    with tf.name_scope(conv.name):
+        kernel = tf.convert_to_tensor(conv.kernel)
+        outputs = convolution(values, kernel, tf.convert_to_tensor(conv.bias) if conv.use_bias else None)
+        return [conv.activation(part) for part in outputs]
 
 
 def _divided(layer: keras.Layer, values: Sequence[tf.Tensor]) -> Sequence[tf.Tensor]:
@@ -130,7 +142,10 @@ def _pooled_first(
     sign = 1 - 2 * tf.cast(norm.gamma < 0, norm.compute_dtype)
     kernel = conv.kernel * sign
     with tf.name_scope(conv.name):
-        values = [conv.convolution_op(part, kernel) for part in inputs]
+        if convolution := faster_convolution(conv):
+            values = convolution(inputs, kernel, None)
+        else:
+            values = [conv.convolution_op(part, kernel) for part in inputs]
     return _normalised(norm, pool, sign, values)
 
 

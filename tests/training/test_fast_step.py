@@ -2,6 +2,7 @@
 
 import functools
 import itertools
+from unittest import mock
 
 import keras
 import numpy as np
@@ -9,9 +10,11 @@ import pytest
 import tensorflow as tf
 
 from lenet_keras import build_lenet5
-from lenet_keras.checkpoint import capture, restore
+from lenet_keras.checkpoint import EpochProgress, capture, restore
+from lenet_keras.data.arrays import Split
 from lenet_keras.models import ACTIVATIONS, PLACEMENTS, POOLINGS
 from lenet_keras.training.fast_step import training_call
+from lenet_keras.training.loop import TrainingLoop
 from lenet_keras.training.replicas import replicated
 
 IMAGES = np.random.default_rng(1).integers(0, 256, (20, 12, 12, 1)).astype("float32")
@@ -70,12 +73,10 @@ def assert_close(ours, theirs, tolerance=1e-5):
         )
 
 
+@pytest.mark.parametrize("reg", ["weight_decay", "dropout+batch_norm+weight_decay"])
 @pytest.mark.parametrize(("activation", "pooling", "placement"), VARIANTS)
-def test_a_step_equals_the_models_own(activation, pooling, placement):
-    model = lenet5(
-        reg="dropout+batch_norm+weight_decay", activation=activation, pooling=pooling, batch_norm_layers=placement,
-        dropout_layers="all",
-    )  # fmt: skip
+def test_a_step_equals_the_models_own(activation, pooling, placement, reg):
+    model = lenet5(reg=reg, activation=activation, pooling=pooling, batch_norm_layers=placement, dropout_layers="all")
     plain = step(model, functools.partial(model, training=True))
     for parts in (1, 4):
         fast = step(model, training_call(model, parts))
@@ -131,13 +132,6 @@ def test_values_far_from_zero_lose_no_digits(first, parts):
     np.testing.assert_allclose(our_mean, mean, rtol=1e-7)
 
 
-@pytest.mark.parametrize("reg", ["none", "dropout", "weight_decay"])
-def test_a_model_without_batch_normalisation_is_called_as_it_is_by_one_core(reg):
-    model = build_lenet5(reg, input_shape=(12, 12, 1))
-    assert is_plain(model)
-    assert not is_plain(model, parts=2)
-
-
 def test_half_precision_is_left_to_keras():
     model = replicated(build_lenet5("batch_norm", input_shape=(12, 12, 1)), 1, "mixed_bfloat16")
     assert is_plain(model)
@@ -164,3 +158,14 @@ def test_a_model_with_branches_is_called_as_it_is():
     assert is_plain(keras.Model(images, [first, second]))
     assert is_plain(keras.Model(images, [normalised, first]))
     assert not is_plain(keras.Model(images, second))
+
+
+@pytest.mark.parametrize(("device", "is_fast"), [("CPU:0", True), ("GPU:0", False)])
+def test_a_gpu_takes_the_models_own_step(device, is_fast):
+    """Without a GPU, TensorFlow places it on the CPU."""
+    model = lenet5(reg="batch_norm")
+    split = Split(IMAGES.astype("uint8"), LABELS)
+    with mock.patch("lenet_keras.training.loop.training_call", wraps=training_call) as call:
+        loop = TrainingLoop(model, split, 4, tf.distribute.OneDeviceStrategy(device))
+    assert call.called == is_fast
+    assert loop.advance(loop.order(0, 0), EpochProgress(), 2).step == 2
