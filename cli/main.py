@@ -18,7 +18,19 @@ from lenet_keras.errors import InvalidArgument, LenetKerasError, did_you_mean
 from .console import notices_on_stderr, printable
 from .interruption import interruption
 
-COMMANDS = ("train", "compare", "runs", "evaluate", "predict", "export", "serve", "tensorboard", "models", "data")
+# Described here, so that `lenet-keras --help` imports none of them.
+COMMANDS = {
+    "train": "Train a LeNet-5 variant and export it as a SavedModel.",
+    "compare": "Train variants with several seeds, and compare them.",
+    "runs": "List runs, and the mean of each variant over its seeds.",
+    "evaluate": "Measure a run's model or a SavedModel on every test image.",
+    "predict": "Name the class of each image, with its probability.",
+    "export": "Export the model of a finished run.",
+    "serve": "Serve exported models over REST and gRPC.",
+    "tensorboard": "Show runs in TensorBoard.",
+    "models": "List the variants, or the layers of one.",
+    "data": "List the datasets, or fetch and prepare one.",
+}
 
 # Which option or command helps. The library, which does not know them, says only what is wrong.
 _ADVICE: dict[type[errors.LenetKerasError], str] = {
@@ -57,6 +69,10 @@ class _Commands(click.Group):
             return None
         command: click.Command = importlib.import_module(f".{name}", __package__).command
         return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
+        with formatter.section("Commands"):
+            formatter.write_dl(list(COMMANDS.items()))
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]

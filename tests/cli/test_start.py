@@ -28,6 +28,25 @@ finally:
     assert answer.stdout
 
 
+def test_the_help_imports_no_command_and_describes_each_in_a_line():
+    program = """
+import sys
+from lenet_keras_cli.main import COMMANDS, main
+try:
+    main(["--help"])
+finally:
+    print(*{f"lenet_keras_cli.{name}" for name in COMMANDS} & sys.modules.keys(), file=sys.stderr)
+"""
+    environment = {**os.environ, "COLUMNS": "80"}
+    answer = subprocess.run(
+        [sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=True
+    )
+    assert answer.stderr.split() == []
+    _, _, listed = answer.stdout.partition("Commands:\n")
+    described = dict(line.split(maxsplit=1) for line in listed.splitlines())
+    assert described == COMMANDS
+
+
 @pytest.mark.parametrize("complete", [False, True])
 def test_help_and_completion_take_half_a_second_of_processor_time(lenet_keras, complete):
     environment = dict(os.environ)
