@@ -20,7 +20,7 @@ from lenet_keras.data.load import load
 from lenet_keras.errors import ExportError, InvalidArgument, check_integer, first_line, python_value
 from lenet_keras.export.card import model_card
 from lenet_keras.export.signatures import write_saved_model, write_warmup
-from lenet_keras.export.verify import ExportCheck
+from lenet_keras.export.verify import ExportCheck, fresh_process
 from lenet_keras.files import sync, temporary_folder
 from lenet_keras.inference.run_model import load_run_model
 from lenet_keras.inference.saved_model import Origin, is_saved_model, read_origin, write_origin
@@ -179,10 +179,11 @@ def export_model(
         # TensorFlow Serving ignores names that are not numbers.
         with temporary_folder(model_dir, "export") as temporary:
             built = temporary / "saved_model"
-            write_saved_model(model, class_names, built)
-            if origin is not None:
-                write_origin(built, origin)
-            check.run(built, temporary)
+            with fresh_process(built, temporary) as call_saved_model:
+                write_saved_model(model, class_names, built)
+                if origin is not None:
+                    write_origin(built, origin)
+                check.run(call_saved_model)
             write_warmup(built, check.signatures.values(), test.images)
             # TensorFlow Serving never retries a version that has failed once, so a power cut must not leave a truncated
             # file under the final name.

@@ -4,6 +4,9 @@
 
 INPUTS holds one array per call, named "signature/argument"; OUTPUTS receives one per result, "signature/output".
 Strings travel as NumPy's bytes. It imports nothing of this package, so it runs however the package was installed.
+
+SAVED_MODEL and INPUTS are read once the standard input has ended. TensorFlow is imported before, while they may still
+be written.
 """
 
 from __future__ import annotations
@@ -27,6 +30,7 @@ def main(saved_model: str, inputs: str, outputs: str) -> None:
     sys.modules.update({"keras": None, "pandas": None})  # type: ignore[dict-item]
     import tensorflow as tf
 
+    sys.stdin.read()
     loaded = tf.saved_model.load(saved_model)
     results: dict[str, list[np.ndarray]] = {}
     with np.load(inputs) as calls:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,7 @@ COMPARED = 200
 _TESTED_ON_ALL = "uint8"
 
 Outputs = dict[str, npt.NDArray[Any]]
+SavedModelCall = Callable[[Mapping[str, npt.NDArray[Any]]], Outputs]
 
 
 class Disagreement(Exception):
@@ -66,23 +68,22 @@ class ExportCheck:
         self._probabilities = model_probabilities(model, test.images)
         self._features = _on_cpu(penultimate(model), self._some)
 
-    def run(self, saved_model: Path, scratch: Path) -> None:
-        """Call every signature of `saved_model`, the folder of saved_model.pb, in a fresh process and compare.
+    def run(self, call_saved_model: SavedModelCall) -> None:
+        """Call every signature of a SavedModel and compare.
 
         Args:
-            saved_model: the folder of saved_model.pb.
-            scratch: an existing folder for the arrays that travel between the processes.
+            call_saved_model: from `fresh_process`.
 
         Raises:
             ExportError: a signature failed or disagrees, or the accuracy cannot be the model's.
-            OSError: `scratch` cannot be written to.
+            OSError: the arrays that travel between the processes cannot be written.
         """
         images = {name: self._test.images if name == _TESTED_ON_ALL else self._some for name in self.signatures}
         calls = {
             f"{name}/{signature.argument.name}": signature.example_input(images[name])
             for name, signature in self.signatures.items()
         }
-        results = run_fresh(saved_model, calls, scratch)
+        results = call_saved_model(calls)
         try:
             for name in self.signatures:
                 prefix = f"{name}/"
@@ -115,37 +116,52 @@ def model_probabilities(model: keras.Model, images: npt.NDArray[np.uint8]) -> np
     return softmax(logits)
 
 
-def run_fresh(saved_model: Path, calls: dict[str, npt.NDArray[Any]], scratch: Path) -> dict[str, npt.NDArray[Any]]:
-    """Call signatures of `saved_model` in a fresh process that has TensorFlow, but neither Keras nor a GPU.
+@contextlib.contextmanager
+def fresh_process(saved_model: Path, scratch: Path) -> Iterator[SavedModelCall]:
+    """Start a process that has TensorFlow, but neither Keras nor a GPU, and yield what calls signatures there.
+
+    The process starts TensorFlow in the background, which takes seconds; `saved_model` may be written meanwhile. What
+    is yielded can be called once. It takes "signature/argument" to the array to call it with, and returns
+    "signature/output" to what was returned; strings are NumPy's bytes. It raises `ExportError` if the process failed or
+    was killed. At the end of the context the process has ended.
 
     Args:
         saved_model: the folder of saved_model.pb.
-        calls: "signature/argument" to the array to call it with; strings as NumPy's bytes.
         scratch: an existing folder for the arrays that travel between the processes.
 
-    Returns:
-        "signature/output" to what was returned; strings as NumPy's bytes.
-
     Raises:
-        ExportError: the process failed or was killed.
-        OSError: `scratch` cannot be written to.
+        OSError: the process cannot be started.
     """
     inputs, outputs = scratch / "inputs.npz", scratch / "outputs.npz"
-    np.savez(inputs, **calls)  # type: ignore[arg-type]  # its stub takes the arrays' names for its own options
     # This process may hold all memory of the GPU already.
     environment = os.environ | {"TF_CPP_MIN_LOG_LEVEL": "3", "CUDA_VISIBLE_DEVICES": "-1"}
     command = [sys.executable, run_signatures.__file__, str(saved_model), str(inputs), str(outputs)]
-    finished = subprocess.run(
-        command, env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace"
-    )
-    if finished.returncode < 0:
-        cause = f"it was killed by {signal.Signals(-finished.returncode).name}"
-        raise ExportError(f"the process that tests the SavedModel before it is published died: {cause}")
-    if finished.returncode > 0:
-        cause = (finished.stderr.strip().splitlines() or [f"exit code {finished.returncode}"])[-1]
-        raise ExportError(f"the SavedModel failed when it was tested in a fresh process: {cause}")
-    with np.load(outputs) as results:
-        return dict(results)
+    with subprocess.Popen(
+        command,
+        env=environment,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        errors="replace",
+    ) as process:
+
+        def call(calls: Mapping[str, npt.NDArray[Any]]) -> dict[str, npt.NDArray[Any]]:
+            np.savez(inputs, **calls)  # type: ignore[arg-type]  # its stub takes the arrays' names for its own options
+            _, errors = process.communicate()  # ends its standard input, which it waits for
+            if process.returncode < 0:
+                cause = f"it was killed by {signal.Signals(-process.returncode).name}"
+                raise ExportError(f"the process that tests the SavedModel before it is published died: {cause}")
+            if process.returncode > 0:
+                cause = (errors.strip().splitlines() or [f"exit code {process.returncode}"])[-1]
+                raise ExportError(f"the SavedModel failed when it was tested in a fresh process: {cause}")
+            with np.load(outputs) as results:
+                return dict(results)
+
+        try:
+            yield call
+        finally:
+            process.kill()
 
 
 def check_classes(

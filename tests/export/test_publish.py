@@ -1,5 +1,6 @@
 """The publishing of SavedModels: whole and alone, or not at all."""
 
+import contextlib
 import gc
 import os
 import shutil
@@ -15,7 +16,7 @@ import tensorflow as tf
 
 from lenet_keras.data.arrays import Split
 from lenet_keras.errors import ExportError, InvalidArgument
-from lenet_keras.export import publish, signatures, verify
+from lenet_keras.export import publish, signatures
 from lenet_keras.export.publish import export_model
 from lenet_keras.inference.saved_model import open_saved_model
 from lenet_keras.models import build_lenet5
@@ -34,16 +35,20 @@ def names(folder: Path) -> list[str]:
 def check_here(monkeypatch):
     """Run SavedModels in this process, which is quicker; the fresh one is tested by itself."""
 
-    def run_here(saved_model, calls, scratch):
-        loaded, results = tf.saved_model.load(str(saved_model)), {}
-        for key, array in calls.items():
-            signature, argument = key.split("/")
-            for name, tensor in loaded.signatures[signature](**{argument: tf.constant(array)}).items():
-                value = tensor.numpy()
-                results[f"{signature}/{name}"] = value.astype("S") if tensor.dtype == tf.string else value
-        return results
+    @contextlib.contextmanager
+    def here(saved_model, scratch):
+        def call(calls):
+            loaded, results = tf.saved_model.load(str(saved_model)), {}
+            for key, array in calls.items():
+                signature, argument = key.split("/")
+                for name, tensor in loaded.signatures[signature](**{argument: tf.constant(array)}).items():
+                    value = tensor.numpy()
+                    results[f"{signature}/{name}"] = value.astype("S") if tensor.dtype == tf.string else value
+            return results
 
-    monkeypatch.setattr(verify, "run_fresh", run_here)
+        yield call
+
+    monkeypatch.setattr(publish, "fresh_process", here)
 
 
 def instead_of_python(monkeypatch, folder: Path, script: str) -> None:

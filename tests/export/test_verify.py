@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import signal
 import subprocess
 import sys
 
@@ -10,7 +11,7 @@ import pytest
 
 from lenet_keras.errors import ExportError
 from lenet_keras.export import run_signatures
-from lenet_keras.export.verify import Disagreement, check_accuracy, check_classes, check_features, run_fresh
+from lenet_keras.export.verify import Disagreement, check_accuracy, check_classes, check_features, fresh_process
 from lenet_keras.inference.measure import softmax
 
 RUN_AND_LIST_KERAS = """
@@ -24,15 +25,37 @@ EXPECTED = np.array([[0.7, 0.2, 0.1], [0.1, 0.1, 0.8]])
 
 
 def test_a_fresh_process_returns_what_the_model_returns(published, images, expected, tmp_path):
-    results = run_fresh(published, {"serving_default/images": images.astype(np.float32)}, tmp_path)
+    with fresh_process(published, tmp_path) as call:
+        results = call({"serving_default/images": images.astype(np.float32)})
     np.testing.assert_allclose(results["serving_default/probabilities"], expected, rtol=0, atol=1e-6)
     np.testing.assert_array_equal(results["serving_default/class_id"], expected.argmax(axis=1))
+
+
+def test_a_saved_model_may_be_written_while_the_process_starts(published, images, tmp_path):
+    with fresh_process(tmp_path / "copy", tmp_path) as call:
+        shutil.copytree(published, tmp_path / "copy")
+        assert call({"uint8/images": images})["uint8/probabilities"].shape == (12, 10)
+
+
+def test_the_process_ends_with_what_uses_it(tmp_path, monkeypatch):
+    started = []
+
+    class Noted(subprocess.Popen):
+        def __init__(self, *command, **options):
+            super().__init__(*command, **options)
+            started.append(self)
+
+    monkeypatch.setattr(subprocess, "Popen", Noted)
+    with pytest.raises(KeyboardInterrupt), fresh_process(tmp_path / "nothing", tmp_path):
+        raise KeyboardInterrupt
+    assert [process.returncode for process in started] == [-signal.SIGKILL]
 
 
 def test_more_images_than_are_computed_at_a_time_are_returned_in_order(published, images, expected, tmp_path):
     many = np.tile(images, (run_signatures.BATCH // len(images) + 1, 1, 1, 1))
     assert len(many) % run_signatures.BATCH
-    results = run_fresh(published, {"uint8/images": many}, tmp_path)
+    with fresh_process(published, tmp_path) as call:
+        results = call({"uint8/images": many})
     assert len(results["uint8/probabilities"]) == len(many)
     np.testing.assert_allclose(results["uint8/probabilities"][-12:], expected, rtol=0, atol=1e-6)
 
@@ -42,6 +65,7 @@ def test_the_process_that_verifies_has_neither_keras_nor_this_package(published,
     finished = subprocess.run(
         [sys.executable, "-c", RUN_AND_LIST_KERAS, run_signatures.__file__, str(published), "in.npz", "out.npz"],
         cwd=tmp_path,
+        stdin=subprocess.DEVNULL,
         env={name: value for name, value in os.environ.items() if name != "PYTHONPATH"},
         capture_output=True,
         text=True,
@@ -58,13 +82,14 @@ def test_files_next_to_the_program_hide_no_package(published, images, tmp_path):
     (tmp_path / "tensorflow.py").write_text("raise SystemExit('the wrong one')")
     np.savez(tmp_path / "in.npz", **{"uint8/images": images})
     command = [sys.executable, program, str(published), tmp_path / "in.npz", tmp_path / "out.npz"]
-    finished = subprocess.run(command, capture_output=True, text=True, check=False)
+    finished = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
     assert finished.returncode == 0, finished.stderr
 
 
 def test_a_model_that_cannot_run_is_named_in_one_line(tmp_path):
-    with pytest.raises(ExportError, match=r"failed when it was tested in a fresh process: .*does not exist") as caught:
-        run_fresh(tmp_path / "nothing", {}, tmp_path)
+    expected = r"failed when it was tested in a fresh process: .*does not exist"
+    with fresh_process(tmp_path / "nothing", tmp_path) as call, pytest.raises(ExportError, match=expected) as caught:
+        call({})
     assert "\n" not in str(caught.value)
 
 
