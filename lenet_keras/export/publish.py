@@ -173,23 +173,23 @@ def export_model(
     model_dir = local_path(model_dir)
     check_saved_model_path(model_dir)
     check_examples(model, class_names, test.images)
-    check = ExportCheck(model, class_names, test, accuracy)
     try:
-        model_dir.mkdir(parents=True, exist_ok=True)
-        # TensorFlow Serving ignores names that are not numbers.
-        with temporary_folder(model_dir, "export") as temporary:
-            built = temporary / "saved_model"
-            with fresh_process(built, temporary) as call_saved_model:
+        with fresh_process() as call:
+            check = ExportCheck(model, class_names, test, accuracy)
+            model_dir.mkdir(parents=True, exist_ok=True)
+            # TensorFlow Serving ignores names that are not numbers.
+            with temporary_folder(model_dir, "export") as temporary:
+                built = temporary / "saved_model"
                 write_saved_model(model, class_names, built)
                 if origin is not None:
                     write_origin(built, origin)
-                check.run(call_saved_model)
-            write_warmup(built, check.signatures.values(), test.images)
-            # TensorFlow Serving never retries a version that has failed once, so a power cut must not leave a truncated
-            # file under the final name.
-            for path in [*built.rglob("*"), built]:
-                sync(path)
-            version = _rename_to_next_version(built, model_dir)
+                check.run(built, temporary, call)
+                write_warmup(built, check.signatures.values(), test.images)
+                # TensorFlow Serving never retries a version that has failed once, so a power cut must not leave a
+                # truncated file under the final name.
+                for path in [*built.rglob("*"), built]:
+                    sync(path)
+                version = _rename_to_next_version(built, model_dir)
         sync(model_dir)
     except (OSError, tf.errors.OpError) as error:
         raise ExportError(f"cannot export to {model_dir}: {first_line(error)}") from error

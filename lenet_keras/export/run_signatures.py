@@ -1,16 +1,16 @@
 """A stand-alone program, run by its path: call the signatures of a SavedModel in a process that has no Keras.
 
-    python run_signatures.py SAVED_MODEL INPUTS.npz OUTPUTS.npz
+    echo '["SAVED_MODEL", "INPUTS.npz", "OUTPUTS.npz"]' | python run_signatures.py
 
 INPUTS holds one array per call, named "signature/argument"; OUTPUTS receives one per result, "signature/output".
 Strings travel as NumPy's bytes. It imports nothing of this package, so it runs however the package was installed.
 
-SAVED_MODEL and INPUTS are read once the standard input has ended. TensorFlow is imported before, while they may still
-be written.
+TensorFlow is imported before the standard input is read, so that a process can be started before there is a SavedModel.
 """
 
 from __future__ import annotations
 
+import json
 import sys
 from pathlib import Path
 
@@ -23,14 +23,14 @@ import numpy as np
 BATCH = 1000  # examples at a time, which bounds the memory used
 
 
-def main(saved_model: str, inputs: str, outputs: str) -> None:
-    """Load `saved_model`, call every signature that `inputs` names and save all that they return."""
+def main() -> None:
+    """Load a SavedModel, call every signature that the inputs name and save all that they return."""
     # `import tensorflow` imports Keras if it finds it; with None here it finds none. What runs then is the graph alone,
     # as in TensorFlow Serving. Without pandas, it only starts sooner.
     sys.modules.update({"keras": None, "pandas": None})  # type: ignore[dict-item]
     import tensorflow as tf
 
-    sys.stdin.read()
+    saved_model, inputs, outputs = json.load(sys.stdin)
     loaded = tf.saved_model.load(saved_model)
     results: dict[str, list[np.ndarray]] = {}
     with np.load(inputs) as calls:
@@ -46,4 +46,4 @@ def main(saved_model: str, inputs: str, outputs: str) -> None:
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    main()

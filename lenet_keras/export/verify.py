@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +35,7 @@ COMPARED = 200
 _TESTED_ON_ALL = "uint8"
 
 Outputs = dict[str, npt.NDArray[Any]]
-SavedModelCall = Callable[[Mapping[str, npt.NDArray[Any]]], Outputs]
+SavedModelCall = Callable[[Path, Outputs, Path], Outputs]
 
 
 class Disagreement(Exception):
@@ -68,22 +69,24 @@ class ExportCheck:
         self._probabilities = model_probabilities(model, test.images)
         self._features = _on_cpu(penultimate(model), self._some)
 
-    def run(self, call_saved_model: SavedModelCall) -> None:
-        """Call every signature of a SavedModel and compare.
+    def run(self, saved_model: Path, scratch: Path, call: SavedModelCall) -> None:
+        """Call every signature of `saved_model` in a fresh process and compare.
 
         Args:
-            call_saved_model: from `fresh_process`.
+            saved_model: the folder of saved_model.pb.
+            scratch: an existing folder for the arrays that travel between the processes.
+            call: what `fresh_process` yields.
 
         Raises:
             ExportError: a signature failed or disagrees, or the accuracy cannot be the model's.
-            OSError: the arrays that travel between the processes cannot be written.
+            OSError: `scratch` cannot be written to.
         """
         images = {name: self._test.images if name == _TESTED_ON_ALL else self._some for name in self.signatures}
         calls = {
             f"{name}/{signature.argument.name}": signature.example_input(images[name])
             for name, signature in self.signatures.items()
         }
-        results = call_saved_model(calls)
+        results = call(saved_model, calls, scratch)
         try:
             for name in self.signatures:
                 prefix = f"{name}/"
@@ -117,27 +120,20 @@ def model_probabilities(model: keras.Model, images: npt.NDArray[np.uint8]) -> np
 
 
 @contextlib.contextmanager
-def fresh_process(saved_model: Path, scratch: Path) -> Iterator[SavedModelCall]:
-    """Start a process that has TensorFlow, but neither Keras nor a GPU, and yield what calls signatures there.
+def fresh_process() -> Iterator[SavedModelCall]:
+    """Start a process that has TensorFlow, but neither Keras nor a GPU, and yield what calls a SavedModel there, once.
 
-    The process starts TensorFlow in the background, which takes seconds; `saved_model` may be written meanwhile. What
-    is yielded can be called once. It takes "signature/argument" to the array to call it with, and returns
-    "signature/output" to what was returned; strings are NumPy's bytes. It raises `ExportError` if the process failed or
-    was killed. At the end of the context the process has ended.
+    To start TensorFlow takes the process seconds, which go by in the background. What is yielded takes the folder of a
+    saved_model.pb; "signature/argument" to the array to call it with; and an existing folder for the arrays that travel
+    between the processes. It returns "signature/output" to what was returned. Strings are NumPy's bytes. It raises
+    `ExportError` if the process failed or was killed, and `OSError` if the folder cannot be written to.
 
-    Args:
-        saved_model: the folder of saved_model.pb.
-        scratch: an existing folder for the arrays that travel between the processes.
-
-    Raises:
-        OSError: the process cannot be started.
+    At the end of the context, the process has ended.
     """
-    inputs, outputs = scratch / "inputs.npz", scratch / "outputs.npz"
     # This process may hold all memory of the GPU already.
     environment = os.environ | {"TF_CPP_MIN_LOG_LEVEL": "3", "CUDA_VISIBLE_DEVICES": "-1"}
-    command = [sys.executable, run_signatures.__file__, str(saved_model), str(inputs), str(outputs)]
     with subprocess.Popen(
-        command,
+        [sys.executable, run_signatures.__file__],
         env=environment,
         stdin=subprocess.PIPE,
         stdout=subprocess.DEVNULL,
@@ -146,9 +142,10 @@ def fresh_process(saved_model: Path, scratch: Path) -> Iterator[SavedModelCall]:
         errors="replace",
     ) as process:
 
-        def call(calls: Mapping[str, npt.NDArray[Any]]) -> dict[str, npt.NDArray[Any]]:
+        def call(saved_model: Path, calls: Outputs, scratch: Path) -> Outputs:
+            inputs, outputs = scratch / "inputs.npz", scratch / "outputs.npz"
             np.savez(inputs, **calls)  # type: ignore[arg-type]  # its stub takes the arrays' names for its own options
-            _, errors = process.communicate()  # ends its standard input, which it waits for
+            _, errors = process.communicate(json.dumps([str(path) for path in (saved_model, inputs, outputs)]))
             if process.returncode < 0:
                 cause = f"it was killed by {signal.Signals(-process.returncode).name}"
                 raise ExportError(f"the process that tests the SavedModel before it is published died: {cause}")

@@ -36,8 +36,8 @@ def check_here(monkeypatch):
     """Run SavedModels in this process, which is quicker; the fresh one is tested by itself."""
 
     @contextlib.contextmanager
-    def here(saved_model, scratch):
-        def call(calls):
+    def here():
+        def call(saved_model, calls, scratch):
             loaded, results = tf.saved_model.load(str(saved_model)), {}
             for key, array in calls.items():
                 signature, argument = key.split("/")
@@ -227,7 +227,7 @@ def test_the_last_line_of_a_failing_process_is_the_reason_and_it_sees_no_gpu(
 # On Ctrl-C, subprocess.run kills the process but does not wait for it.
 @pytest.mark.filterwarnings("ignore:.*Popen.__del__:pytest.PytestUnraisableExceptionWarning")
 def test_ctrl_c_leaves_nothing(model_dir, model, class_names, examples, monkeypatch, tmp_path):
-    instead_of_python(monkeypatch, tmp_path, "kill -INT $PPID; exec sleep 60")
+    instead_of_python(monkeypatch, tmp_path, "read -r paths; kill -INT $PPID; exec sleep 60")
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         with pytest.raises(KeyboardInterrupt):
