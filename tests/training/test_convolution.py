@@ -31,8 +31,7 @@ def outcome(call, layer, images):
     return {"outputs": outputs} | tape.gradient(total, sources)
 
 
-@pytest.mark.parametrize("parts", [1, 2])
-@pytest.mark.parametrize("use_bias", [True, False])
+@pytest.mark.parametrize(("parts", "use_bias"), [(1, True), (2, False)])
 @pytest.mark.parametrize(
     ("shape", "filters", "padding"),
     [
