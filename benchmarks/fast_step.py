@@ -17,12 +17,11 @@ import contextlib
 import os
 import statistics
 import sys
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 from unittest import mock
 
-from peers import machine
+from peers import epoch_speed, loop_over_noise, machine
 
 if TYPE_CHECKING:
     from lenet_keras import TrainConfig
@@ -40,35 +39,15 @@ WAYS = {
 
 
 def prepare(config: TrainConfig, cores: int, left: tuple[str, ...]) -> TrainingLoop:
-    """Return a loop over random images whose step leaves some layers to Keras."""
-    import numpy as np
-    import tensorflow as tf
-
-    from lenet_keras.data.arrays import Split
-    from lenet_keras.training.loop import TrainingLoop
-    from lenet_keras.training.replicas import plain_model
-
-    random, count = np.random.default_rng(0), STEPS * config.batch_size
-    split = Split(random.integers(0, 256, (count, 28, 28, 1), np.uint8), random.integers(0, 10, count))
+    """Return a loop whose step leaves some layers to Keras."""
     with contextlib.ExitStack() as patches:
         for name in left:
             patches.enter_context(mock.patch(f"{FAST_STEP}.{name}", return_value=None))
-        strategy = tf.distribute.OneDeviceStrategy("CPU:0")
-        return TrainingLoop(plain_model(config), split, config.batch_size, strategy, cores=cores)
-
-
-def speed(loop: TrainingLoop) -> float:
-    """Return the images per second of an epoch."""
-    from lenet_keras.checkpoint import EpochProgress
-
-    order, progress, start = loop.order(0, 0), EpochProgress(), time.perf_counter()
-    while progress.step < loop.steps:
-        progress = loop.advance(order, progress, loop.steps)
-    return loop.steps * loop.batch_size / (time.perf_counter() - start)
+        return loop_over_noise(config, STEPS, cores)
 
 
 def main() -> None:
-    """Measure each variant on each number of cores."""
+    """Measure each variant and print the outcome."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--reg", default="none,batch_norm")
     parser.add_argument("--cores", type=int, default=2)
@@ -90,7 +69,7 @@ def main() -> None:
         ways = WAYS if "batch_norm" in config.reg else {way: left for way, left in WAYS.items() if left}
         loops = {way: prepare(config, arguments.cores, left) for way, left in ways.items()}
         # The first round warms up.
-        rounds = [[speed(loop) for loop in loops.values()] for _ in range(arguments.rounds + 1)][1:]
+        rounds = [[epoch_speed(loop) for loop in loops.values()] for _ in range(arguments.rounds + 1)][1:]
         print(f"\n{reg}")
         for way, speeds in zip(loops, zip(*rounds, strict=True), strict=True):
             times = [one / first[0] for one, first in zip(speeds, rounds, strict=True)]

@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from lenet_keras import TrainConfig
+    from lenet_keras.training.loop import TrainingLoop
 
 
 def loop_speed(config: TrainConfig, images: int) -> float | None:
     """Return images per second of the loop in the second of two epochs; None in a worker that is not the chief."""
-    from lenet_keras.checkpoint import EpochProgress
     from lenet_keras.data.arrays import Split
     from lenet_keras.data.load import load
     from lenet_keras.distribution.cluster import find_cluster
@@ -37,11 +37,33 @@ def loop_speed(config: TrainConfig, images: int) -> float | None:
         model = training_model(config, placement)
         split = Split(train.images[:images], train.labels[:images])
         loop = TrainingLoop(model, split, config.batch_size, placement.strategy, cores=placement.cores)
-        for epoch in (0, 1):
-            order, progress = loop.order(0, epoch), EpochProgress()
-            while progress.step < loop.steps:
-                progress = loop.advance(order, progress, loop.steps)
-    return loop.steps * config.batch_size / progress.seconds if placement.workers.is_chief else None
+        _, speed = (epoch_speed(loop, epoch) for epoch in (0, 1))
+    return speed if placement.workers.is_chief else None
+
+
+def epoch_speed(loop: TrainingLoop, epoch: int = 0) -> float:
+    """Return the images per second of an epoch."""
+    from lenet_keras.checkpoint import EpochProgress
+
+    order, progress = loop.order(0, epoch), EpochProgress()
+    while progress.step < loop.steps:
+        progress = loop.advance(order, progress, loop.steps)
+    return loop.steps * loop.batch_size / progress.seconds
+
+
+def loop_over_noise(config: TrainConfig, steps: int, cores: int = 1) -> TrainingLoop:
+    """Return a loop over random images, on one device, whose epoch has `steps` steps."""
+    import numpy as np
+    import tensorflow as tf
+
+    from lenet_keras.data.arrays import Split
+    from lenet_keras.training.loop import TrainingLoop
+    from lenet_keras.training.replicas import plain_model
+
+    noise, count = np.random.default_rng(0), steps * config.batch_size
+    split = Split(noise.integers(0, 256, (count, 28, 28, 1), np.uint8), noise.integers(0, 10, count))
+    strategy = tf.distribute.OneDeviceStrategy("CPU:0")
+    return TrainingLoop(plain_model(config), split, config.batch_size, strategy, cores=cores)
 
 
 def in_turn(commands: Mapping[str, Sequence[str]], rounds: int, processes: int = 1) -> dict[str, list[Any]]:

@@ -20,12 +20,12 @@ import sys
 import tempfile
 import time
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from unittest import mock
 
-from peers import machine
+from peers import epoch_speed, loop_over_noise, machine
 
 if TYPE_CHECKING:
     import keras
@@ -39,31 +39,21 @@ SHOWN = 0.005  # of a step; smaller operations are added up
 
 def record(config: TrainConfig, is_plain: bool) -> tuple[keras.Model, dict[str, list[float]]]:
     """Return the trained model, and the milliseconds of each execution of each operation in `STEPS` steps."""
-    import numpy as np
     import tensorflow as tf
 
-    from lenet_keras.checkpoint import EpochProgress
-    from lenet_keras.data.arrays import Split
-    from lenet_keras.training.loop import TrainingLoop
-    from lenet_keras.training.replicas import plain_model
+    def plain_call(model: keras.Model, parts: int) -> Callable[[tf.Tensor], tf.Tensor]:  # noqa: ARG001
+        return functools.partial(model, training=True)
 
-    model, noise = plain_model(config), np.random.default_rng(0)
-    count = STEPS * config.batch_size
-    split = Split(noise.integers(0, 256, (count, 28, 28, 1), np.uint8), noise.integers(0, 10, count))
-    call = functools.partial(model, training=True)
-    keras_step = mock.patch("lenet_keras.training.loop.training_call", return_value=call)
+    keras_step = mock.patch("lenet_keras.training.loop.training_call", plain_call)
     with keras_step if is_plain else contextlib.nullcontext():
-        loop = TrainingLoop(model, split, config.batch_size, tf.distribute.OneDeviceStrategy("CPU:0"))
-    order = loop.order(0, 0)
-    loop.advance(order, EpochProgress(), loop.steps)
+        loop = loop_over_noise(config, STEPS)
+    epoch_speed(loop)  # warms up
     with tempfile.TemporaryDirectory() as folder:
         tf.profiler.experimental.start(folder)
-        progress = EpochProgress()
-        while progress.step < loop.steps:
-            progress = loop.advance(order, progress, loop.steps)
+        epoch_speed(loop)
         tf.profiler.experimental.stop()
         (trace,) = Path(folder).rglob("*.xplane.pb")
-        return model, durations(trace.read_bytes())
+        return loop.model, durations(trace.read_bytes())
 
 
 def durations(trace: bytes) -> dict[str, list[float]]:

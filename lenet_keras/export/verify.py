@@ -159,6 +159,7 @@ def fresh_process() -> Iterator[SavedModelCall]:
             yield call
         finally:
             process.kill()
+            process.wait()  # which the end of the context does not after Ctrl-C
 
 
 def check_classes(

@@ -23,7 +23,7 @@ from lenet_keras.backend import keras
 
 SIDE = 5  # of a kernel
 MOST_FILTERS = 8  # of which two columns fit into a register
-MOST_COLUMNS = 10  # of outputs, where their number is not a multiple of five: the more there are, the more zeros
+MOST_NEIGHBOURS = 10  # outputs that are multiplied together: the more there are, the more zeros
 
 Convolution = Callable[[Sequence[tf.Tensor], tf.Tensor, tf.Tensor | None], Sequence[tf.Tensor]]
 
@@ -49,7 +49,7 @@ def faster_convolution(layer: keras.Layer) -> Convolution | None:
     width, columns = layer.input.shape[2], layer.output.shape[2]
     if layer.filters <= MOST_FILTERS and width % 2 == 0:
         return _in_pairs(layer.padding.upper())
-    if layer.padding == "valid" and (columns % SIDE == 0 or columns <= MOST_COLUMNS):
+    if layer.padding == "valid" and _neighbours(columns) <= MOST_NEIGHBOURS:
         return _with_matrices(f"{layer.name}_input_gradient")
     return None
 
@@ -96,10 +96,15 @@ def _convolved(values: tf.Tensor, kernel: tf.Tensor, bias: tf.Tensor | None, pad
     return outputs if bias is None else tf.nn.bias_add(outputs, bias)
 
 
+def _neighbours(columns: int) -> int:
+    # How many neighbouring outputs of a row are multiplied together.
+    return SIDE if columns % SIDE == 0 else columns
+
+
 def _input_gradient(kernel: tf.Tensor, shape: tf.TensorShape) -> Callable[[tf.Tensor], tf.Tensor]:
     *_, height, width, channels = shape
     rows, columns, filters = height - SIDE + 1, width - SIDE + 1, kernel.shape[-1]
-    outputs = SIDE if columns % SIDE == 0 else columns  # neighbours that are multiplied together
+    outputs = _neighbours(columns)
     inputs = outputs + SIDE - 1
 
     padding = [[0, 0], [0, 0], [outputs - 1, outputs - 1], [0, 0]]
