@@ -8,8 +8,7 @@ Peers:
 - "fit, stock": `fit` on NumPy arrays, TensorFlow out of the box.
 - "fit, our settings": the same, with the environment variables that `lenet-keras` sets.
 - "fit, tuned": also with `steps_per_execution`, and a tf.data pipeline that shuffles indices and gathers whole batches.
-- "PyTorch" with one thread and with as many as there are cores, "torch.compile", and "JAX" with one thread and with as
-  many as there are cores: see `frameworks.py`.
+- "PyTorch", "torch.compile" and "JAX", each with one thread and with as many as there are cores: see `frameworks.py`.
 - "loop, one device" and "loop": the training loop of this package, on one device and as it is by default.
 
 Each measurement is a process of its own, since threads and kernels are fixed when a framework starts. The peers take
@@ -48,6 +47,7 @@ PEERS = (
     "fit, tuned",
     "PyTorch, 1 thread",
     "PyTorch",
+    "torch.compile, 1 thread",
     "torch.compile",
     "JAX, 1 thread",
     "JAX",
@@ -145,7 +145,7 @@ def main() -> None:
         for peer, values in figures.items():
             times = [ours / theirs for ours, theirs in zip(figures["loop"], values, strict=True)]
             spread = f"{statistics.median(times):.2f} ({min(times):.2f} to {max(times):.2f})"
-            print(f"{peer:18} {describe(values)}; the loop is {spread} times as fast")
+            print(f"{peer:23} {describe(values)}; the loop is {spread} times as fast")
 
 
 if __name__ == "__main__":
