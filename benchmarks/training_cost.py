@@ -106,6 +106,8 @@ def plot(figures: dict[str, Any], path: Path) -> None:
             axes.set_xticks(BATCH_SIZES, [str(size) for size in BATCH_SIZES])
         else:
             axes.set_xlim(left=0)
+            axes.xaxis.set_major_formatter("{x:,.6g}")
+        axes.yaxis.set_major_formatter("{x:,.6g}")
         axes.legend(frameon=False, fontsize=8)
         axes.spines[["top", "right"]].set_visible(False)
     figure.savefig(path, metadata={"Date": None})

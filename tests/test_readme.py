@@ -128,6 +128,24 @@ def test_what_the_training_printed_is_in_its_file():
     assert [line for line in shown if line not in printed] == ["…"]
 
 
+def test_the_figures_of_the_costs_of_a_training_are_those_of_its_file():
+    page = " ".join((ROOT / "docs" / "speed.md").read_text().split())
+    found = json.loads((ROOT / "docs" / "training_cost.json").read_text())["figures"]
+    none, norm = found["batch_size"]["none, default"], found["batch_size"]["batch_norm, default"]
+    assert f"from {none['64']:,.0f} to {none['512']:,.0f} images/s for none" in page
+    assert f"from {norm['64']:,.0f} to {norm['512']:,.0f} with batch normalisation" in page
+    images = found["images"]["none"]
+    assert f"{images['8192']:.2f} s for 8,192 and {images['38400']:.2f} s for 38,400" in page
+    none, norm = found["epochs"]["none"], found["epochs"]["batch_norm"]
+    assert f"one epoch takes {none['1']:.1f} s for none, and {norm['1']:.1f} s with batch normalisation" in page
+    assert f"adds {(none['4'] - none['1']) / 3:.1f} and {(norm['4'] - norm['1']) / 3:.1f} s" in page
+    (none, norm) = (
+        {count: speed / by_count["1"] for count, speed in by_count.items()} for by_count in found["processes"].values()
+    )
+    assert f"reach {none['2']:.2f} (none) and {norm['2']:.2f} times" in page
+    assert f"three {none['3']:.2f} and {norm['3']:.2f}, four less" in page
+
+
 def test_the_figures_of_the_load_test_are_those_of_its_file():
     page = (ROOT / "docs" / "serving.md").read_text()
     rows = json.loads((ROOT / "docs" / "serving_load.json").read_text())["rows"]
