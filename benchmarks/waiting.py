@@ -4,6 +4,7 @@
 
 Each command is a process of its own, started as from a terminal, on the full Fashion-MNIST, which is on the disk:
 
+- `import tensorflow, keras`, which every command but `--help` waits for
 - `--help`
 - `train`, until its first 50 steps are done
 - `train`, from the end of its last epoch to the end of the command: measuring, figures, saving and the verified export
@@ -65,6 +66,7 @@ class Version:
     def figures(self) -> dict[str, float]:
         """Measure each wait once."""
         waits: dict[str, Callable[[], object]] = {
+            "import tensorflow, keras": lambda: self._call([sys.executable, "-c", "import tensorflow, keras"]),
             "--help": lambda: self._run("--help"),
             "train, until its first 50 steps": self._first_steps,
             "export": lambda: self._run("export", "run", "--export-dir", "exports"),

@@ -46,7 +46,7 @@ _LARGEST_DEVICE = 255
 
 # How often a run is saved, what TensorBoard shows, and the devices that train it: apart from round-off, no result
 # depends on them.
-WITHOUT_EFFECT = frozenset({"checkpoint_steps", "histograms", "strategy", "devices"})
+_WITHOUT_EFFECT = frozenset({"checkpoint_steps", "histograms", "strategy", "devices"})
 # The regularisation without which a setting does nothing.
 NEEDED = {
     "weight_decay": "weight_decay",
@@ -54,8 +54,6 @@ NEEDED = {
     "dropout_layers": "dropout",
     "batch_norm_layers": "batch_norm",
 }
-# What may change when a run is resumed: these, and its length. Anything else would make it a different run.
-CHANGEABLE = WITHOUT_EFFECT | {"epochs"}
 
 
 class _Reg:
@@ -182,13 +180,18 @@ class TrainConfig:
             for name, value in self.to_json().items()
         }
 
-    def with_effect(self) -> dict[str, bool | int | float | str]:
-        """Return the settings that the result of this training depends on, by name; what is not set is left out.
+    def without_effect(self) -> frozenset[str]:
+        """Return the names of the settings that the result of this training does not depend on.
 
-        >>> "dropout_rate" in TrainConfig(reg="dropout").with_effect(), "dropout_rate" in TrainConfig().with_effect()
-        (True, False)
+        >>> "dropout_rate" in TrainConfig(reg="none").without_effect()
+        True
         """
-        idle = {name for name, needed in NEEDED.items() if needed not in parse_reg(self.reg)} | WITHOUT_EFFECT
+        own = parse_reg(self.reg)
+        return _WITHOUT_EFFECT.union(name for name, needed in NEEDED.items() if needed not in own)
+
+    def with_effect(self) -> dict[str, bool | int | float | str]:
+        """Return the settings that the result of this training depends on, by name; what is not set is left out."""
+        idle = self.without_effect()
         return {name: value for name, value in self.to_json().items() if value is not None and name not in idle}
 
     def has_stopped_early(self, epochs: int, best_epoch: int | None) -> bool:
@@ -215,16 +218,17 @@ class TrainConfig:
                 raise InvalidArgument(f"unknown setting {excerpt(name)}.{guess}")
         return cls(**settings)
 
-    def differences(self, other: TrainConfig, ignored: Container[str] = CHANGEABLE) -> list[str]:
-        """List the settings in which `other` differs, each as "learning_rate: 0.0001, now 0.001".
+    def differences(self, other: TrainConfig, ignored: Container[str] = ()) -> list[str]:
+        """List the settings in which the training of `other` differs, each as "learning_rate: 0.0001, now 0.001".
 
-        By default they are those that prevent `other` from resuming this run.
+        Settings without effect on either are no difference.
         """
         ours, theirs = self.shown(), other.shown()
+        idle = self.without_effect() & other.without_effect()
         return [
             f"{name}: {ours[name]}, now {theirs[name]}"
             for name in ours
-            if name not in ignored and ours[name] != theirs[name]
+            if name not in ignored and name not in idle and ours[name] != theirs[name]
         ]
 
 

@@ -70,6 +70,7 @@ def test_the_types_name_what_exists():
 
 def test_settings_of_another_variant_have_no_effect():
     assert {"dropout_rate", "dropout_layers"} <= TrainConfig(reg="dropout+weight_decay").with_effect().keys()
+    assert "dropout_rate" in TrainConfig().without_effect()
     shown = TrainConfig(reg="weight_decay", checkpoint_steps=5).with_effect()
     assert not {"dropout_rate", "batch_norm_layers", "checkpoint_steps", "devices", "early_stopping"} & shown.keys()
     assert (shown["reg"], shown["weight_decay"], shown["seed"]) == ("weight_decay", 1e-3, 0)
@@ -140,6 +141,11 @@ def test_an_unknown_setting_is_rejected():
         TrainConfig.from_json({**TrainConfig().to_json(), "warm_up": 5})
 
 
-def test_differences_name_both_values_and_ignore_what_may_change():
-    before, now = TrainConfig(epochs=10), TrainConfig(epochs=20, histograms=True, learning_rate=0.001)
-    assert before.differences(now) == ["learning_rate: 0.0001, now 0.001"]
+def test_differences_name_both_values_and_ignore_what_has_no_effect():
+    before = TrainConfig(reg="dropout", epochs=10)
+    now = TrainConfig(reg="dropout", epochs=20, histograms=True, learning_rate=0.001, weight_decay=0.5)
+    assert before.differences(now, ignored={"epochs"}) == ["learning_rate: 0.0001, now 0.001"]
+    assert before.differences(TrainConfig(epochs=10, dropout_rate=0.1)) == [
+        "reg: dropout, now none",
+        "dropout_rate: 0.25, now 0.1",
+    ]

@@ -23,7 +23,6 @@ from lenet_keras.comparison.statistics import (
     paired_difference,
     spread,
 )
-from lenet_keras.config import WITHOUT_EFFECT
 from lenet_keras.tensorboard.figures import confusion_matrix
 
 PATIENCES = (3, 5, 10)  # epochs
@@ -68,6 +67,11 @@ class Versus:
     seeds: tuple[int, ...]
     images: tuple[McNemar, ...]
 
+    @property
+    def is_blind(self) -> bool:
+        """Whether no difference would have been found: `detectable` is more than accuracies can differ."""
+        return self.detectable is not None and self.detectable > 1
+
 
 @dataclass(frozen=True)
 class Variant:
@@ -75,7 +79,7 @@ class Variant:
 
     Attributes:
         name: its name.
-        settings: every setting, without the seed.
+        settings: those with an effect, without the seed.
         seeds: of its runs.
         epochs: that were trained, the mean over seeds.
         train_during: training accuracy as it accumulates in the last epoch, with dropout on.
@@ -231,6 +235,8 @@ def _versus(baseline: Mapping[int, Result], others: Mapping[str, Mapping[int, Re
 
 
 def _variant(name: str, runs: Sequence[Result], versus: Versus | None) -> Variant:
+    config = runs[0].config
+
     def over_seeds(split: str, measure: str = "accuracy") -> Spread:
         return spread([run.metrics[split][measure] for run in runs])
 
@@ -242,7 +248,7 @@ def _variant(name: str, runs: Sequence[Result], versus: Versus | None) -> Varian
     return Variant(
         name=name,
         settings={
-            key: value for key, value in runs[0].config.to_json().items() if key != "seed" and key not in WITHOUT_EFFECT
+            key: value for key, value in config.to_json().items() if key not in {"seed", *config.without_effect()}
         },
         seeds=tuple(run.config.seed for run in runs),
         epochs=float(np.mean([run.metrics["epochs"] for run in runs])),

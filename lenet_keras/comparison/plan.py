@@ -11,7 +11,7 @@ from typing import Any
 
 import tomli
 
-from lenet_keras.config import LARGEST_SEED, WITHOUT_EFFECT, TrainConfig
+from lenet_keras.config import LARGEST_SEED, TrainConfig
 from lenet_keras.errors import InvalidArgument, SettingsDiffer, check_integer, check_type, excerpt
 from lenet_keras.models import REGULARISATIONS
 from lenet_keras.paths import AnyPath, local_path
@@ -54,7 +54,7 @@ class PlannedRun:
         if not folder.is_run:
             folder.check_vacant(overwrite=False)
             return False
-        if differences := folder.read_config().differences(self.config, WITHOUT_EFFECT):
+        if differences := folder.read_config().differences(self.config):
             raise SettingsDiffer(f"{self.run_dir} was trained with other settings ({'; '.join(differences)}).")
         return folder.is_finished
 

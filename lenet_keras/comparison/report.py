@@ -23,6 +23,7 @@ from lenet_keras.comparison.wording import (
     p_value,
     table_rows,
 )
+from lenet_keras.config import TrainConfig
 from lenet_keras.data.catalogue import dataset_spec
 from lenet_keras.inference.images import encode_png
 from lenet_keras.tensorboard.figures import most_confident_mistakes
@@ -153,7 +154,7 @@ def _statistics(variants: Sequence[Variant]) -> list[tuple[list[str], list[list[
             interval(versus.test),
             p_value(versus.test.p_value) if versus.test.p_value is not None else "",
             p_value(versus.test_p_adjusted) if versus.test_p_adjusted is not None else "",
-            "" if versus.detectable is None else f"{100 * versus.detectable:.2f}" if versus.detectable <= 1 else "none",
+            "none" if versus.is_blind else "" if versus.detectable is None else f"{100 * versus.detectable:.2f}",
             interval(versus.gap),
             p_value(versus.gap_p_adjusted) if versus.gap_p_adjusted is not None else "",
         ]
@@ -224,10 +225,11 @@ def _calibration(variants: Sequence[Variant]) -> tuple[list[str], list[list[str]
 
 
 def _settings(variants: Sequence[Variant]) -> tuple[list[str], list[list[str]], str]:
-    rows = [
-        [name, *("off" if variant.settings[name] is None else str(variant.settings[name]) for variant in variants)]
-        for name in variants[0].settings
-    ]
+    def shown(settings: Mapping[str, Any], name: str) -> str:
+        return "" if name not in settings else "off" if settings[name] is None else str(settings[name])
+
+    names = [name for name in TrainConfig().to_json() if any(name in variant.settings for variant in variants)]
+    rows = [[name, *(shown(variant.settings, name) for variant in variants)] for name in names]
     return ["setting", *(variant.name for variant in variants)], rows, "Settings"
 
 

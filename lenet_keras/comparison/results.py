@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lenet_keras.config import WITHOUT_EFFECT, TrainConfig
+from lenet_keras.config import TrainConfig
 from lenet_keras.errors import InvalidArgument
 from lenet_keras.files import write_atomically
 from lenet_keras.paths import AnyPath
@@ -130,7 +130,7 @@ def check_comparable(results: Sequence[Result]) -> None:
             )
         alike = next((other for other in seen.values() if other.variant == result.variant), result)
         wanted = dataclasses.replace(result.config, seed=alike.config.seed)
-        if differences := alike.config.differences(wanted, WITHOUT_EFFECT):
+        if differences := alike.config.differences(wanted):
             raise InvalidArgument(
                 f"{alike.path} and {result.path} are both {result.variant}, with different settings "
                 f"({'; '.join(differences)})"

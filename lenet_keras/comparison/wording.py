@@ -6,8 +6,6 @@ from collections.abc import Sequence
 
 from lenet_keras.comparison.analysis import Variant
 from lenet_keras.comparison.statistics import Difference, Spread
-from lenet_keras.config import NEEDED
-from lenet_keras.models import parse_reg
 
 SIGNIFICANCE = 0.05
 
@@ -147,7 +145,7 @@ def _on_variant(variant: Variant, baseline: Variant) -> str:
         sentence = f"{variant.name} has a {direction} test accuracy than {baseline.name}: {found}."
     else:
         sentence = f"No difference in test accuracy between {variant.name} and {baseline.name} is shown: {found}."
-        if versus.detectable is not None and versus.detectable > 1:  # more than accuracies can differ
+        if versus.is_blind:
             sentence += f" With {seeds} seeds, no difference would have been found four times in five."
         elif versus.detectable is not None:
             sentence += (
@@ -173,12 +171,11 @@ def _limits(variants: Sequence[Variant], images: int) -> list[str]:
         "points for that reason. Between variants, which share the images, much of it cancels out."
     ]
     for variant in variants[1:]:
-        shared = set(parse_reg(variant.settings["reg"])) & set(parse_reg(baseline.settings["reg"]))
         differing = [
             name
             for name, value in variant.settings.items()
             # The settings of a regularisation that only one of them has are a part of it.
-            if value != baseline.settings[name] and name != "reg" and NEEDED.get(name) in {None, *shared}
+            if name != "reg" and value != baseline.settings.get(name, value)
         ]
         if differing and variant.settings["reg"] != baseline.settings["reg"]:
             values = ", ".join(

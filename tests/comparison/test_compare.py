@@ -115,6 +115,20 @@ def test_the_report_needs_nothing_else(finished):
     assert all(first.startswith(("#", "data:image/png;base64,")) or second.startswith("#") for first, second in loaded)
 
 
+def test_the_report_shows_the_settings_that_each_variant_uses(finished):
+    page = (finished.path / "report.html").read_text()
+
+    shown = {
+        name: re.findall("<td>(.*?)</td>", cells)
+        for name, cells in re.findall(r'<tr><th scope="row">(\w+)</th>(.*)</tr>', page.partition(">Settings<")[2])
+    }
+
+    assert shown["reg"] == VARIANTS
+    assert shown["dropout_rate"] == ["", "0.25", "", ""]
+    assert shown["early_stopping"] == ["off"] * 4
+    assert "strategy" not in shown
+
+
 def test_the_same_comparison_again_trains_nothing_and_says_the_same(finished):
     out = finished.path
     before = {path: path.read_bytes() for path in out.iterdir() if path.is_file()}

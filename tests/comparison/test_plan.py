@@ -112,7 +112,7 @@ def planned(tmp_path):
 def test_a_run_with_the_same_settings_is_used_wherever_it_was_trained(planned):
     folder = RunFolder(planned.run_dir)
     planned.run_dir.mkdir(parents=True)
-    folder.write_config(TrainConfig(epochs=3, strategy="mirrored", histograms=True), {})
+    folder.write_config(TrainConfig(epochs=3, strategy="mirrored", histograms=True, weight_decay=0.5), {})
 
     assert not planned.is_finished()
 
