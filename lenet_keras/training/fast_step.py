@@ -1,7 +1,8 @@
 """The forward pass of a training step: shared by processor cores, and faster than Keras's.
 
 *Cores.* Layers treat images independently, apart from batch normalisation and dropout. So a batch is divided, and each
-part takes its own way through one graph, whose independent operations TensorFlow runs at the same time.
+part takes its own way through one graph, whose independent operations TensorFlow runs at the same time. The masks of
+dropout are drawn for the whole batch, and depend on no part.
 
 *Convolutions* of few channels are computed by other operations (`convolution.py`).
 
@@ -91,9 +92,12 @@ def _steps(layers: Sequence[keras.Layer]) -> list[Step]:
             return [functools.partial(_normalised, norm, tf.identity, 1), *_steps(others)]
         case [conv, *others] if convolution := faster_convolution(conv):
             return [functools.partial(_convolved, conv, convolution), *_steps(others)]
+        case [keras.layers.BatchNormalization() as norm, *others]:
+            return [functools.partial(_whole, norm), *_steps(others)]
+        case [keras.layers.Dropout() as dropout, *others]:
+            return [functools.partial(_dropped, dropout), *_steps(others)]
         case [layer, *others]:
-            concerns_batch = isinstance(layer, (keras.layers.BatchNormalization, keras.layers.Dropout))
-            return [functools.partial(_whole if concerns_batch else _divided, layer), *_steps(others)]
+            return [functools.partial(_divided, layer), *_steps(others)]
     return []
 
 
@@ -111,6 +115,13 @@ def _divided(layer: keras.Layer, values: Sequence[tf.Tensor]) -> Sequence[tf.Ten
 def _whole(layer: keras.Layer, values: Sequence[tf.Tensor]) -> Sequence[tf.Tensor]:
     outputs: Sequence[tf.Tensor] = tf.split(layer(tf.concat(values, axis=0), training=True), len(values))
     return outputs
+
+
+def _dropped(dropout: keras.Layer, values: Sequence[tf.Tensor]) -> Sequence[tf.Tensor]:
+    # One mask for the whole batch, which need not wait for the parts.
+    images = len(values) * tf.shape(values[0])[0]
+    mask = dropout(tf.ones((images, *values[0].shape[1:]), values[0].dtype), training=True)
+    return [part * share for part, share in zip(values, tf.split(mask, len(values)), strict=True)]
 
 
 def _is_replaced(layer: keras.Layer) -> bool:
