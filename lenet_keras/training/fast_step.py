@@ -121,7 +121,8 @@ def _dropped(dropout: keras.Layer, values: Sequence[tf.Tensor]) -> Sequence[tf.T
     # One mask for the whole batch, which need not wait for the parts.
     images = len(values) * tf.shape(values[0])[0]
     mask = dropout(tf.ones((images, *values[0].shape[1:]), values[0].dtype), training=True)
-    return [part * share for part, share in zip(values, tf.split(mask, len(values)), strict=True)]
+    shares = tf.split(mask, len(values))
+    return [tf.cast(part, mask.dtype) * share for part, share in zip(values, shares, strict=True)]
 
 
 def _is_replaced(layer: keras.Layer) -> bool:
