@@ -4,7 +4,7 @@
 
 Each command is a process of its own, started as from a terminal, on the full Fashion-MNIST, which is on the disk:
 
-- `import tensorflow, keras`, which every command but `--help` waits for
+- `import tensorflow, keras`, with what Keras imports if it is there; the commands leave that out
 - `--help`
 - `train`, until its first 50 steps are done
 - `train`, from the end of its last epoch to the end of the command: measuring, figures, saving and the verified export
@@ -42,6 +42,7 @@ main(prog_name="lenet-keras")
 FIRST_STEPS = """
 import os, pathlib, sys
 from lenet_keras import TrainConfig, runtime, train
+runtime.settle_keras()
 runtime.load_tensorflow()
 import keras
 

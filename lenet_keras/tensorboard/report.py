@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 from lenet_keras.errors import InvalidArgument
 from lenet_keras.runs import event_files
 from lenet_keras.tensorboard.callback import raising_os_errors
-from lenet_keras.tensorboard.figures import confusion_matrix, draw_confusion_matrix, draw_mistakes
 
 
 def write_test_report(
@@ -43,6 +42,9 @@ def write_test_report(
         InvalidArgument: the arrays disagree in length, there are no images, or a label is not among the classes.
         OSError: the folder cannot be written to.
     """
+    # Matplotlib: the first step of a training need not wait for it.
+    from lenet_keras.tensorboard.figures import confusion_matrix, draw_confusion_matrix, draw_mistakes
+
     _check(images, labels, probabilities, class_names)
     # Everything that can fail comes before the first event is written.
     predicted = probabilities.argmax(axis=1)
