@@ -41,10 +41,11 @@ main(prog_name="lenet-keras")
 
 FIRST_STEPS = """
 import os, pathlib, sys
-from lenet_keras import TrainConfig, runtime, train
+from lenet_keras import runtime
 runtime.settle_keras()
 runtime.load_tensorflow()
 import keras
+from lenet_keras import TrainConfig, train
 
 class First(keras.callbacks.Callback):
     def on_train_batch_end(self, batch, logs=None):
