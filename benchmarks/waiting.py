@@ -4,7 +4,7 @@
 
 Each command is a process of its own, started as from a terminal, on the full Fashion-MNIST, which is on the disk:
 
-- `import tensorflow, keras`, with what Keras imports if it is there; the commands leave that out
+- `import tensorflow, keras`, with Matplotlib and pandas, which Keras imports if they are there: the commands do not
 - `--help`
 - `train`, until its first 50 steps are done
 - `train`, from the end of its last epoch to the end of the command: measuring, figures, saving and the verified export

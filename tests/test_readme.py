@@ -139,7 +139,7 @@ def test_the_figures_of_the_costs_of_a_training_are_those_of_its_file():
     none, norm = found["epochs"]["none"], found["epochs"]["batch_norm"]
     assert f"one epoch takes {none['1']:.1f} s for none, and {norm['1']:.1f} s with batch normalisation" in page
     assert f"adds {(none['4'] - none['1']) / 3:.1f} and {(norm['4'] - norm['1']) / 3:.1f} s" in page
-    (none, norm) = (
+    none, norm = (
         {count: speed / by_count["1"] for count, speed in by_count.items()} for by_count in found["processes"].values()
     )
     assert f"reach {none['2']:.2f} (none) and {norm['2']:.2f} times" in page

@@ -34,7 +34,7 @@ def own_settings(folder: RunFolder, config: TrainConfig) -> TrainConfig:
         RunDamaged, LenetKerasError: config.json cannot be read, or another version wrote it.
     """
     own = folder.read_config()
-    if differences := own.differences(config, ignored={"epochs"}):
+    if differences := own.differences(config, ignored={"epochs"}):  # more of them make a run longer, not another one
         raise SettingsDiffer(f"{folder.path} was started with other settings ({'; '.join(differences)}).")
     return own
 
